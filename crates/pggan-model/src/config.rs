@@ -1,0 +1,142 @@
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+
+/// The shape of the networks. The defaults are the paper's (Table 2) and the official code's.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ModelConfig {
+    /// Width and height of the images at full growth: a power of two from 4 to 1024.
+    pub resolution: usize,
+    /// Colour channels of the images: 1 to 4.
+    pub channels: usize,
+    /// Feature maps at resolution 2^r: `min(fmap_base / 2^((r-1) * fmap_decay), fmap_max)`.
+    pub fmap_base: usize,
+    /// See [`ModelConfig::fmap_base`].
+    pub fmap_decay: f64,
+    /// See [`ModelConfig::fmap_base`].
+    pub fmap_max: usize,
+    /// Components of a latent vector; 0 means as many as the first layer has feature maps.
+    pub latent_size: usize,
+    /// Classes of a conditional network; 0 means none.
+    pub label_size: usize,
+    /// Samples that minibatch stddev compares (paper §3); 0 leaves the layer out.
+    pub mbstd_group: usize,
+    /// Halve the resolution in the discriminator before bias and activation (the official code's
+    /// `fused_scale`), not after (the paper's Table 2). The generator computes the same either way.
+    pub fused_scale: bool,
+    /// Apply pixel norm to latent vectors.
+    pub normalize_latents: bool,
+    /// Added under the root of pixel norm.
+    pub pixelnorm_epsilon: f64,
+}
+
+impl Default for ModelConfig {
+    fn default() -> Self {
+        Self {
+            resolution: 1024,
+            channels: 3,
+            fmap_base: 8192,
+            fmap_decay: 1.0,
+            fmap_max: 512,
+            latent_size: 0,
+            label_size: 0,
+            mbstd_group: 4,
+            fused_scale: true,
+            normalize_latents: true,
+            pixelnorm_epsilon: 1e-8,
+        }
+    }
+}
+
+impl ModelConfig {
+    /// log2 of the resolution at full growth.
+    pub fn max_level(&self) -> u32 {
+        self.resolution.ilog2()
+    }
+
+    /// Feature maps in the layers at resolution 2^level.
+    pub fn fmaps(&self, level: u32) -> usize {
+        self.nf(level - 1)
+    }
+
+    /// Components of a latent vector.
+    pub fn latent_size(&self) -> usize {
+        if self.latent_size == 0 { self.nf(0) } else { self.latent_size }
+    }
+
+    /// The official code's `nf(stage)`.
+    pub(crate) fn nf(&self, stage: u32) -> usize {
+        let maps = self.fmap_base as f64 / (f64::from(stage) * self.fmap_decay).exp2();
+        (maps as usize).min(self.fmap_max)
+    }
+
+    /// Numbers that a generator of this shape has to learn.
+    pub fn generator_parameters(&self) -> usize {
+        let inputs = self.latent_size() + self.label_size;
+        let dense = inputs * 16 * self.fmaps(2) + self.fmaps(2);
+        let levels = (2..=self.max_level()).map(|level| {
+            let maps = self.fmaps(level);
+            let conv0 = if level > 2 { (9 * self.fmaps(level - 1) + 1) * maps } else { 0 };
+            conv0 + (9 * maps + 1) * maps + (maps + 1) * self.channels
+        });
+        dense + levels.sum::<usize>()
+    }
+
+    /// # Errors
+    /// [`Error::Config`] for the first setting that no network can have.
+    pub fn validate(&self) -> Result<(), Error> {
+        let fail = |field, value: String, reason| Err(Error::Config { field, value, reason });
+        if !self.resolution.is_power_of_two() || !(4..=1024).contains(&self.resolution) {
+            let reason = "must be a power of two from 4 to 1024";
+            return fail("resolution", self.resolution.to_string(), reason);
+        }
+        if !(1..=4).contains(&self.channels) {
+            return fail("channels", self.channels.to_string(), "must be 1, 2, 3 or 4");
+        }
+        if !(self.fmap_decay.is_finite() && self.fmap_decay >= 0.0) {
+            return fail("fmap_decay", self.fmap_decay.to_string(), "must be at least 0");
+        }
+        if self.fmaps(self.max_level()) == 0 || self.fmap_max > 1 << 14 {
+            let reason = "leaves no feature map at the full resolution, or more than 16384";
+            return fail("fmap_base", format!("{} (fmap_max {})", self.fmap_base, self.fmap_max), reason);
+        }
+        if self.latent_size > 1 << 16 {
+            return fail("latent_size", self.latent_size.to_string(), "must be at most 65536");
+        }
+        if self.label_size > 1 << 16 {
+            return fail("label_size", self.label_size.to_string(), "must be at most 65536");
+        }
+        if !(self.pixelnorm_epsilon.is_finite() && self.pixelnorm_epsilon > 0.0) {
+            let reason = "must be above 0";
+            return fail("pixelnorm_epsilon", self.pixelnorm_epsilon.to_string(), reason);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn widths_are_the_papers() {
+        let config = ModelConfig::default();
+        let widths: Vec<usize> = (2..=10).map(|level| config.fmaps(level)).collect();
+        assert_eq!(widths, [512, 512, 512, 512, 256, 128, 64, 32, 16]);
+        assert_eq!(config.latent_size(), 512);
+    }
+
+    #[test]
+    fn impossible_settings_are_named() {
+        let check = |config: ModelConfig, expected: &str| {
+            let message = config.validate().unwrap_err().to_string();
+            assert!(message.starts_with(expected), "{message}");
+        };
+        let default = ModelConfig::default;
+        check(ModelConfig { resolution: 48, ..default() }, "model.resolution = 48: must be a power");
+        check(ModelConfig { channels: 0, ..default() }, "model.channels = 0");
+        check(ModelConfig { fmap_base: 256, ..default() }, "model.fmap_base = 256");
+        check(ModelConfig { fmap_decay: f64::NAN, ..default() }, "model.fmap_decay = NaN");
+    }
+}

@@ -1,0 +1,297 @@
+use std::f64::consts::SQRT_2;
+
+use candle_core::{DType, Device, Tensor, bail};
+use pggan_ops::activation::pixel_norm;
+use pggan_ops::conv::Resample;
+use pggan_ops::resample::{up2, up2_grad};
+
+use crate::layers::{Activation, Layer, Output, Shape};
+use crate::params::{Builder, Grads, Params};
+use crate::error::{Error, Result};
+use crate::{Growth, ModelConfig};
+
+/// Latent vectors to images (paper, Table 2).
+///
+/// Activations run channels last inside; [`Generator::generate`] returns images as everyone expects them.
+#[derive(Debug)]
+pub struct Generator {
+    config: ModelConfig,
+    params: Params,
+    dense: Layer,
+    blocks: Vec<Block>, // of levels 2, 3, …
+}
+
+/// The layers of one resolution.
+#[derive(Debug)]
+struct Block {
+    /// Doubles the resolution; at level 2 the dense layer stands in its place.
+    conv0: Option<Layer>,
+    conv1: Layer,
+    to_rgb: Layer,
+}
+
+/// What the backward pass needs of a forward pass.
+#[derive(Debug)]
+pub struct GeneratorTape {
+    growth: Growth,
+    latents: Tensor,    // normalized, [n, 1, 1, latent + labels]
+    convs: Vec<Output>, // of the dense layer and every 3x3 layer, in order
+}
+
+impl Generator {
+    /// A generator with biases of zero and weights from `normal`, which is called with the name of each
+    /// weight and must fill it with draws from N(0, 1).
+    ///
+    /// # Errors
+    /// If `config` is impossible or the device out of memory.
+    pub fn new(
+        config: &ModelConfig,
+        dtype: DType,
+        device: &Device,
+        normal: &mut dyn FnMut(&str, &mut [f32]),
+    ) -> Result<Self, Error> {
+        config.validate()?;
+        let mut params = Builder::new(dtype, device, normal);
+        let norm = Activation::LeakyReluPixelNorm(config.pixelnorm_epsilon);
+        let inputs = config.latent_size() + config.label_size;
+        let dense = Layer::new(
+            &mut params,
+            "level02.dense",
+            // One bias for each map, not for each of its 4x4 positions.
+            Shape { outputs_per_bias: 16, ..Shape::dense(inputs, 16 * config.fmaps(2)) },
+            SQRT_2 / 4.0, // as the official code: its first version was a full 4x4 convolution
+            Resample::Same,
+            norm,
+        )?;
+        let mut blocks = Vec::new();
+        for level in 2..=config.max_level() {
+            let maps = config.fmaps(level);
+            let mut layer = |name: &str, shape, gain, resample, activation| {
+                let name = format!("level{level:02}.{name}");
+                Layer::new(&mut params, &name, shape, gain, resample, activation)
+            };
+            let conv0 = match level {
+                2 => None,
+                _ => {
+                    let shape = Shape::conv(config.fmaps(level - 1), maps, 3);
+                    Some(layer("conv0", shape, SQRT_2, Resample::Up, norm)?)
+                }
+            };
+            let conv1 =
+                layer("conv1", Shape::conv(maps, maps, 3), SQRT_2, Resample::Same, norm)?;
+            let rgb = Shape::conv(maps, config.channels, 1);
+            let to_rgb = layer("to_rgb", rgb, 1.0, Resample::Same, Activation::Linear)?;
+            blocks.push(Block { conv0, conv1, to_rgb });
+        }
+        Ok(Self { config: config.clone(), params: params.finish(), dense, blocks })
+    }
+
+    /// The shape of the network.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The parameters, in order.
+    pub fn params(&self) -> &Params {
+        &self.params
+    }
+
+    /// The parameters, to change them.
+    pub fn params_mut(&mut self) -> &mut Params {
+        &mut self.params
+    }
+
+    /// The same network in memory of its own: the start of a running average.
+    ///
+    /// # Errors
+    /// If the device is out of memory.
+    pub fn duplicate(&self) -> Result<Self, Error> {
+        let first = self.params.iter().next().expect("a generator has layers");
+        let (dtype, device) = (first.value.dtype(), first.value.device().clone());
+        let mut twin = Self::new(&self.config, dtype, &device, &mut |_, _| ())?;
+        twin.params = self.params.copy()?;
+        Ok(twin)
+    }
+
+    /// Images for people and files.
+    ///
+    /// # Shapes
+    /// `latents`: `[N, latent]`, `labels`: `[N, classes]` (one-hot) of a conditional network; returns
+    /// `[N, C, R, R]`, about [-1, 1] (nothing bounds them; clip when converting).
+    ///
+    /// # Errors
+    /// If shapes or growth do not fit the network.
+    pub fn generate(
+        &self,
+        latents: &Tensor,
+        labels: Option<&Tensor>,
+        growth: Growth,
+    ) -> Result<Tensor> {
+        let (images, _) = self.run(latents, labels, growth, false)?;
+        images.permute((0, 3, 1, 2))?.contiguous()
+    }
+
+    /// Images for the discriminator, and what [`Generator::backward`] needs.
+    ///
+    /// # Shapes
+    /// As [`Generator::generate`], but returns images channels last, `[N, R, R, C]`.
+    ///
+    /// # Errors
+    /// If shapes or growth do not fit the network.
+    pub fn forward(
+        &self,
+        latents: &Tensor,
+        labels: Option<&Tensor>,
+        growth: Growth,
+    ) -> Result<(Tensor, GeneratorTape)> {
+        self.run(latents, labels, growth, true)
+    }
+
+    /// [`Generator::forward`] of which nothing is kept for a backward pass.
+    ///
+    /// # Errors
+    /// As [`Generator::forward`].
+    pub fn forward_only(
+        &self,
+        latents: &Tensor,
+        labels: Option<&Tensor>,
+        growth: Growth,
+    ) -> Result<Tensor> {
+        Ok(self.run(latents, labels, growth, false)?.0)
+    }
+
+    fn run(
+        &self,
+        latents: &Tensor,
+        labels: Option<&Tensor>,
+        growth: Growth,
+        keep: bool,
+    ) -> Result<(Tensor, GeneratorTape)> {
+        let p = &self.params;
+        let blocks = self.blocks_at(growth)?;
+        let latents = self.normalized(latents, labels)?;
+        let mut tape = GeneratorTape { growth, latents, convs: Vec::new() };
+
+        let x = self.dense.linear(p, &tape.latents)?; // [n, 1, 1, 16 c]
+        let mut x = self.dense.activate(p, self.unfold(&x)?)?;
+        let mut older = None; // the image of the level below
+        for (i, block) in blocks.iter().enumerate() {
+            let newest = i + 1 == blocks.len();
+            if newest && growth.fading() {
+                older = Some(up2(&blocks[i - 1].to_rgb.forward(p, &x.y)?.y)?);
+            }
+            for layer in block.conv0.iter().chain([&block.conv1]) {
+                let y = layer.forward(p, &x.y)?;
+                let x = std::mem::replace(&mut x, y);
+                if keep {
+                    tape.convs.push(x);
+                }
+            }
+        }
+        let block = blocks.last().expect("level 2 is always there");
+        let mut image = block.to_rgb.forward(p, &x.y)?.y;
+        if keep {
+            tape.convs.push(x);
+        }
+        if let Some(older) = older {
+            image = ((older * (1.0 - growth.alpha))? + (image * growth.alpha)?)?;
+        }
+        Ok((image, tape))
+    }
+
+    /// Gradients of a loss with respect to the parameters, from the one with respect to the images.
+    ///
+    /// # Shapes
+    /// `images_grad`: `[N, R, R, C]`.
+    ///
+    /// # Errors
+    /// If the tape is of another network or batch.
+    pub fn backward(&self, mut tape: GeneratorTape, images_grad: &Tensor) -> Result<Grads> {
+        let p = &self.params;
+        let growth = tape.growth;
+        let blocks = self.blocks_at(growth)?;
+        let mut grads = Grads::new(p);
+        let mut pop = || match tape.convs.pop() {
+            Some(out) => Ok(out),
+            None => bail!("this tape is of another network"),
+        };
+
+        let block = blocks.last().expect("level 2 is always there");
+        let mut out = pop()?;
+        let alpha = if growth.fading() { growth.alpha } else { 1.0 };
+        let mut dy = rgb_grads(&block.to_rgb, p, &out.y, &(images_grad * alpha)?, &mut grads)?;
+        for (i, block) in blocks.iter().enumerate().rev() {
+            for layer in [Some(&block.conv1), block.conv0.as_ref()].into_iter().flatten() {
+                let x = pop()?;
+                let delta = layer.unactivate(&dy, &out)?;
+                layer.bias_grad(&delta, &mut grads)?;
+                layer.weight_grad(p, &x.y, &delta, &mut grads)?;
+                dy = layer.input_grad(p, &delta)?;
+                out = x;
+            }
+            if i + 1 == blocks.len() && growth.fading() {
+                let older = up2_grad(&(images_grad * (1.0 - growth.alpha))?)?;
+                dy = (dy + rgb_grads(&blocks[i - 1].to_rgb, p, &out.y, &older, &mut grads)?)?;
+            }
+        }
+        let delta = self.dense.unactivate(&dy, &out)?;
+        self.dense.bias_grad(&delta, &mut grads)?;
+        self.dense.weight_grad(p, &tape.latents, &fold(&delta)?, &mut grads)?;
+        Ok(grads)
+    }
+
+    /// The blocks that take part.
+    fn blocks_at(&self, growth: Growth) -> Result<&[Block]> {
+        let count = (growth.level as usize).saturating_sub(1);
+        if count == 0 || count > self.blocks.len() {
+            bail!("level {} of a network with levels 2 to {}", growth.level, self.blocks.len() + 1);
+        }
+        Ok(&self.blocks[..count])
+    }
+
+    /// Latents and labels side by side, then pixel norm over both (the TensorFlow code's order).
+    fn normalized(&self, latents: &Tensor, labels: Option<&Tensor>) -> Result<Tensor> {
+        let (n, size) = latents.dims2()?;
+        let classes = labels.map_or(Ok(0), |l| l.dim(1))?;
+        let config = &self.config;
+        if size != config.latent_size() || classes != config.label_size {
+            bail!(
+                "latents of {size} and labels of {classes} components, but the network takes {} and {}",
+                config.latent_size(),
+                config.label_size
+            );
+        }
+        let x = match labels {
+            Some(labels) => Tensor::cat(&[latents, labels], 1)?,
+            None => latents.clone(),
+        };
+        let x = if config.normalize_latents { pixel_norm(&x, config.pixelnorm_epsilon)? } else { x };
+        x.reshape((n, 1, 1, size + classes))
+    }
+
+    /// The dense layer's outputs, `[N, 1, 1, C * 16]`, as 4x4 pixels, `[N, 4, 4, C]`.
+    fn unfold(&self, x: &Tensor) -> Result<Tensor> {
+        let (n, _, _, outputs) = x.dims4()?;
+        let maps = outputs / 16;
+        x.reshape((n, maps, 16))?.transpose(1, 2)?.contiguous()?.reshape((n, 4, 4, maps))
+    }
+}
+
+/// The inverse of [`Generator::unfold`].
+fn fold(x: &Tensor) -> Result<Tensor> {
+    let (n, _, _, maps) = x.dims4()?;
+    x.reshape((n, 16, maps))?.transpose(1, 2)?.contiguous()?.reshape((n, 1, 1, 16 * maps))
+}
+
+/// A to_rgb layer's own gradients; returns the one with respect to its input.
+fn rgb_grads(
+    layer: &Layer,
+    params: &Params,
+    x: &Tensor,
+    delta: &Tensor,
+    grads: &mut Grads,
+) -> Result<Tensor> {
+    layer.bias_grad(delta, grads)?;
+    layer.weight_grad(params, x, delta, grads)?;
+    layer.input_grad(params, delta)
+}

@@ -1,0 +1,140 @@
+use candle_core::{Result, Tensor};
+use pggan_ops::activation;
+use pggan_ops::conv::{Kernel, Resample};
+
+use crate::params::{Builder, Grads, ParamId, Params};
+
+/// What follows convolution and bias.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Activation {
+    Linear,
+    LeakyRelu,
+    /// Leaky ReLU, then pixel norm with this epsilon (paper §4.2).
+    LeakyReluPixelNorm(f64),
+}
+
+/// A layer's output, and what its gradient needs besides.
+#[derive(Debug)]
+pub(crate) struct Output {
+    pub(crate) y: Tensor,
+    factor: Option<Tensor>,
+}
+
+/// Convolution with the equalized learning rate, bias, activation.
+///
+/// The stored weight is of unit variance and is multiplied by `gain / sqrt(fan_in)` whenever the layer runs, so
+/// that Adam's steps have the same effect in every layer (paper §4.1). The bias is not scaled.
+#[derive(Debug)]
+pub(crate) struct Layer {
+    weight: ParamId,
+    bias: ParamId,
+    scale: f64,
+    resample: Resample,
+    activation: Activation,
+}
+
+/// The shape of a [`Layer`]'s weight.
+pub(crate) struct Shape {
+    pub(crate) inputs: usize,
+    pub(crate) outputs: usize,
+    /// 3 or 1; 0 makes a dense layer, of which the weight is stored as `[out, in]`.
+    pub(crate) size: usize,
+    /// The bias has one value for so many outputs.
+    pub(crate) outputs_per_bias: usize,
+}
+
+impl Shape {
+    pub(crate) fn conv(inputs: usize, outputs: usize, size: usize) -> Self {
+        Self { inputs, outputs, size, outputs_per_bias: 1 }
+    }
+
+    pub(crate) fn dense(inputs: usize, outputs: usize) -> Self {
+        Self { inputs, outputs, size: 0, outputs_per_bias: 1 }
+    }
+}
+
+impl Layer {
+    pub(crate) fn new(
+        params: &mut Builder<'_>,
+        name: &str,
+        shape: Shape,
+        gain: f64,
+        resample: Resample,
+        activation: Activation,
+    ) -> Result<Self> {
+        let Shape { inputs, outputs, size, outputs_per_bias } = shape;
+        let area = (size * size).max(1);
+        let weight = if size == 0 {
+            params.weight(name, &[outputs, inputs])?
+        } else {
+            params.weight(name, &[outputs, inputs, size, size])?
+        };
+        let bias = params.bias(name, outputs / outputs_per_bias)?;
+        let scale = gain / ((area * inputs) as f64).sqrt();
+        Ok(Self { weight, bias, scale, resample, activation })
+    }
+
+    pub(crate) fn forward(&self, params: &Params, x: &Tensor) -> Result<Output> {
+        self.activate(params, self.linear(params, x)?)
+    }
+
+    /// The convolution alone, without bias.
+    pub(crate) fn linear(&self, params: &Params, x: &Tensor) -> Result<Tensor> {
+        self.kernel(params)?.forward(x)
+    }
+
+    /// Bias and activation.
+    pub(crate) fn activate(&self, params: &Params, x: Tensor) -> Result<Output> {
+        let bias = params.value(self.bias);
+        match self.activation {
+            Activation::Linear => Ok(Output { y: activation::add_bias(x, bias)?, factor: None }),
+            Activation::LeakyRelu => {
+                Ok(Output { y: activation::bias_lrelu(x, bias)?, factor: None })
+            }
+            Activation::LeakyReluPixelNorm(epsilon) => {
+                let (y, factor) = activation::bias_lrelu_pixel_norm(x, bias, epsilon)?;
+                Ok(Output { y, factor: Some(factor) })
+            }
+        }
+    }
+
+    /// From the gradient of the output to that of the sum of convolution and bias.
+    pub(crate) fn unactivate(&self, dy: &Tensor, out: &Output) -> Result<Tensor> {
+        match &out.factor {
+            Some(factor) => activation::lrelu_pixel_norm_grad(dy, &out.y, factor),
+            None => self.unactivate_plain(dy, &out.y),
+        }
+    }
+
+    /// [`Layer::unactivate`] where no pixel norm is. It is linear and symmetric in `dy`, so tangents pass
+    /// through the activation by it as well.
+    pub(crate) fn unactivate_plain(&self, dy: &Tensor, y: &Tensor) -> Result<Tensor> {
+        match self.activation {
+            Activation::Linear => Ok(dy.clone()),
+            _ => activation::lrelu_grad(dy, y),
+        }
+    }
+
+    pub(crate) fn input_grad(&self, params: &Params, delta: &Tensor) -> Result<Tensor> {
+        self.kernel(params)?.input_grad(delta)
+    }
+
+    pub(crate) fn bias_grad(&self, delta: &Tensor, grads: &mut Grads) -> Result<()> {
+        grads.add(self.bias, activation::bias_grad(delta)?)
+    }
+
+    pub(crate) fn weight_grad(
+        &self,
+        params: &Params,
+        x: &Tensor,
+        delta: &Tensor,
+        grads: &mut Grads,
+    ) -> Result<()> {
+        let gradient = self.kernel(params)?.weight_grad(x, delta)?;
+        grads.add(self.weight, gradient.reshape(params.value(self.weight).shape())?)
+    }
+
+    fn kernel<'a>(&self, params: &'a Params) -> Result<&'a Kernel> {
+        params.kernel(self.weight, self.scale, self.resample)
+    }
+}

@@ -1,0 +1,162 @@
+use std::sync::OnceLock;
+
+use candle_core::{DType, Device, Tensor, bail};
+use pggan_ops::conv::{Kernel, Resample};
+
+use crate::error::Result;
+
+/// One parameter of a network.
+#[derive(Clone, Debug)]
+pub struct Param {
+    /// The path of the layer, `level05.conv1.weight`.
+    pub name: String,
+    /// Weights are `[O, I, k, k]` or `[out, in]`, biases `[C]`.
+    pub value: Tensor,
+}
+
+/// Where a parameter stands in its network's [`Params`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ParamId(usize);
+
+/// The parameters of a network, in a fixed order.
+///
+/// What the convolution engine makes of a weight is kept beside it until the next [`Params::update`].
+#[derive(Debug)]
+pub struct Params {
+    entries: Vec<Param>,
+    kernels: Vec<OnceLock<Kernel>>,
+}
+
+impl Params {
+    /// All parameters, in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Param> {
+        self.entries.iter()
+    }
+
+    /// How many numbers there are in all.
+    pub fn count(&self) -> usize {
+        self.entries.iter().map(|p| p.value.elem_count()).sum()
+    }
+
+    /// Changes parameters: the one way to do so. `change` gets each one with its position.
+    ///
+    /// # Errors
+    /// Whatever `change` returns; and if it changes a shape.
+    pub fn update(
+        &mut self,
+        mut change: impl FnMut(usize, &str, &mut Tensor) -> Result<()>,
+    ) -> Result<()> {
+        for (i, param) in self.entries.iter_mut().enumerate() {
+            let shape = param.value.shape().clone();
+            self.kernels[i] = OnceLock::new();
+            change(i, &param.name, &mut param.value)?;
+            if param.value.shape() != &shape {
+                bail!("{}: {shape:?} cannot become {:?}", param.name, param.value.shape());
+            }
+        }
+        Ok(())
+    }
+
+    /// The same parameters in memory of their own.
+    ///
+    /// # Errors
+    /// If the device is out of memory.
+    pub fn copy(&self) -> Result<Self> {
+        let mut entries = Vec::with_capacity(self.entries.len());
+        for param in &self.entries {
+            entries.push(Param { name: param.name.clone(), value: param.value.copy()? });
+        }
+        let kernels = entries.iter().map(|_| OnceLock::new()).collect();
+        Ok(Self { entries, kernels })
+    }
+
+    pub(crate) fn value(&self, id: ParamId) -> &Tensor {
+        &self.entries[id.0].value
+    }
+
+    /// The convolution with this weight; a dense layer is one of 1x1.
+    pub(crate) fn kernel(&self, id: ParamId, scale: f64, resample: Resample) -> Result<&Kernel> {
+        if let Some(kernel) = self.kernels[id.0].get() {
+            return Ok(kernel);
+        }
+        let weight = &self.entries[id.0].value;
+        let kernel = match *weight.dims() {
+            [o, i] => Kernel::new(&weight.reshape((o, i, 1, 1))?, scale, resample)?,
+            _ => Kernel::new(weight, scale, resample)?,
+        };
+        Ok(self.kernels[id.0].get_or_init(|| kernel))
+    }
+}
+
+/// Draws the standard normal values of a new weight, given its name.
+pub(crate) type Normal<'a> = dyn FnMut(&str, &mut [f32]) + 'a;
+
+/// Makes a network's parameters, one layer after the other.
+pub(crate) struct Builder<'a> {
+    dtype: DType,
+    device: &'a Device,
+    normal: &'a mut Normal<'a>,
+    entries: Vec<Param>,
+}
+
+impl<'a> Builder<'a> {
+    pub(crate) fn new(dtype: DType, device: &'a Device, normal: &'a mut Normal<'a>) -> Self {
+        Self { dtype, device, normal, entries: Vec::new() }
+    }
+
+    /// A weight from N(0, 1): the scale of the layer is applied when it runs (paper §4.1).
+    pub(crate) fn weight(&mut self, layer: &str, shape: &[usize]) -> Result<ParamId> {
+        let name = format!("{layer}.weight");
+        let mut values = vec![0f32; shape.iter().product()];
+        (self.normal)(&name, &mut values);
+        let value = Tensor::from_vec(values, shape, &Device::Cpu)?;
+        Ok(self.push(name, value.to_dtype(self.dtype)?.to_device(self.device)?))
+    }
+
+    pub(crate) fn bias(&mut self, layer: &str, channels: usize) -> Result<ParamId> {
+        let value = Tensor::zeros(channels, self.dtype, self.device)?;
+        Ok(self.push(format!("{layer}.bias"), value))
+    }
+
+    pub(crate) fn finish(self) -> Params {
+        let kernels = self.entries.iter().map(|_| OnceLock::new()).collect();
+        Params { entries: self.entries, kernels }
+    }
+
+    fn push(&mut self, name: String, value: Tensor) -> ParamId {
+        self.entries.push(Param { name, value });
+        ParamId(self.entries.len() - 1)
+    }
+}
+
+/// Gradients, by the position of their parameters; `None` where a parameter took no part.
+#[derive(Debug)]
+pub struct Grads {
+    values: Vec<Option<Tensor>>,
+}
+
+impl Grads {
+    /// No gradient yet for any of `params`.
+    pub fn new(params: &Params) -> Self {
+        Self { values: vec![None; params.entries.len()] }
+    }
+
+    /// The gradient of the parameter at `position`.
+    pub fn get(&self, position: usize) -> Option<&Tensor> {
+        self.values.get(position)?.as_ref()
+    }
+
+    /// All of them, in the parameters' order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Option<&Tensor>> {
+        self.values.iter().map(Option::as_ref)
+    }
+
+    pub(crate) fn add(&mut self, id: ParamId, gradient: Tensor) -> Result<()> {
+        let slot = &mut self.values[id.0];
+        *slot = Some(match slot.take() {
+            Some(sum) => (sum + gradient)?,
+            None => gradient,
+        });
+        Ok(())
+    }
+}

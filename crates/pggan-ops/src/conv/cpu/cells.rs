@@ -1,0 +1,115 @@
+//! A matrix written by many tasks at once, each owning some rows of some columns.
+#![expect(unsafe_code, reason = "column blocks of one matrix are disjoint, which slices cannot express")]
+
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+/// A growing `[rows, columns]` matrix. Memory is first touched by the task that writes it.
+pub(super) struct Matrix {
+    data: Vec<f32>,
+    rows: usize,
+    columns: usize,
+}
+
+/// One task's rows of one task's columns.
+pub(super) struct Cell<'a> {
+    start: *mut f32,
+    stride: usize,
+    rows: usize,
+    columns: usize,
+    owner: PhantomData<&'a mut f32>,
+}
+
+/// Hands the matrix's address to the tasks.
+#[derive(Clone, Copy)]
+struct Address(*mut f32);
+// SAFETY: the tasks that share the address write disjoint cells (see `for_each`).
+unsafe impl Send for Address {}
+// SAFETY: as above.
+unsafe impl Sync for Address {}
+
+impl Cell<'_> {
+    /// The cell's part of its row `r`, counted from the cell's first row.
+    #[inline]
+    pub(super) fn row(&mut self, r: usize) -> &mut [f32] {
+        assert!(r < self.rows, "row of a cell out of range");
+        // SAFETY: `r` is in range, the cell is initialised, and no other cell covers it.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(r * self.stride), self.columns) }
+    }
+}
+
+impl Matrix {
+    pub(super) fn new(rows: usize, columns: usize) -> Self {
+        Self { data: Vec::with_capacity(rows * columns), rows, columns }
+    }
+
+    /// Appends rows: those from `bounds[0]` (as many as there are now) up to the last bound. For each pair of
+    /// neighbouring bounds and each block of `width` columns, `body(row block, column range, cell)` runs once, on a
+    /// cell of zeros.
+    pub(super) fn append(
+        &mut self,
+        bounds: &[usize],
+        width: usize,
+        body: impl Fn(usize, Range<usize>, Cell<'_>) + Sync,
+    ) {
+        let (Some(&first), Some(&last)) = (bounds.first(), bounds.last()) else { return };
+        assert!(first * self.columns == self.data.len() && last <= self.rows);
+        for_each(Address(self.data.as_mut_ptr()), self.columns, bounds, width, |block, range, cell| {
+            for r in 0..cell.rows {
+                // SAFETY: inside the capacity by the assertion; this task alone owns the cell. Zeroing is nearly
+                // free: the lines must come into the cache to be written in any case.
+                unsafe { cell.start.add(r * cell.stride).write_bytes(0, cell.columns) };
+            }
+            body(block, range, cell);
+        });
+        // SAFETY: the cells cover every row in `first..last`, and each was initialised above.
+        unsafe { self.data.set_len(last * self.columns) };
+    }
+
+    /// Like [`append`](Self::append), on rows that are there already, with their contents.
+    pub(super) fn update(
+        &mut self,
+        bounds: &[usize],
+        width: usize,
+        body: impl Fn(usize, Range<usize>, Cell<'_>) + Sync,
+    ) {
+        assert!(bounds.last().is_none_or(|last| last * self.columns <= self.data.len()));
+        for_each(Address(self.data.as_mut_ptr()), self.columns, bounds, width, body);
+    }
+
+    /// The whole matrix, row after row; all rows must have been appended.
+    pub(super) fn into_vec(self) -> Vec<f32> {
+        assert!(self.data.len() == self.rows * self.columns, "every row is appended");
+        self.data
+    }
+}
+
+/// Cuts the matrix at `start` into cells, by `bounds` and blocks of `width` columns, and runs `body` on each.
+/// Column blocks go slowest, so that neighbouring tasks share a column block's weights.
+fn for_each(
+    start: Address,
+    columns: usize,
+    bounds: &[usize],
+    width: usize,
+    body: impl Fn(usize, Range<usize>, Cell<'_>) + Sync,
+) {
+    assert!(bounds.is_sorted(), "the cells must not overlap");
+    let blocks = bounds.len().saturating_sub(1);
+    (0..blocks * columns.div_ceil(width)).into_par_iter().with_max_len(1).for_each(|task| {
+        let (block, left) = (task % blocks, task / blocks * width);
+        let range = left..(left + width).min(columns);
+        let (top, rows) = (bounds[block], bounds[block + 1] - bounds[block]);
+        let start = start; // the whole wrapper, not its field
+        let cell = Cell {
+            // SAFETY: the callers checked that the last bound lies inside the allocation.
+            start: unsafe { start.0.add(top * columns + left) },
+            stride: columns,
+            rows,
+            columns: range.len(),
+            owner: PhantomData,
+        };
+        body(block, range, cell);
+    });
+}

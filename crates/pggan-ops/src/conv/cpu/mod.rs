@@ -1,0 +1,94 @@
+//! The convolution engine of the CPU: slices in, slices out, `f32`, channels last.
+//!
+//! [`Packed`] holds a layer's weights as the kernels read them. Two ways of computing share one register-blocked
+//! product (`simd`): [`direct`], the definition, and [`winograd`], which needs a quarter of its products; `plan`
+//! chooses between them by shape. Gradients with respect to the input are the same two with the adjoint weights.
+//!
+//! Work is cut into tasks by shape alone, and every sum has a fixed order: results don't depend on the threads.
+
+mod cells;
+mod direct;
+mod filters;
+mod plan;
+mod scratch;
+mod simd;
+#[cfg(test)]
+mod tests;
+mod winograd;
+
+use std::sync::OnceLock;
+
+use super::Resample;
+use direct::Size;
+use filters::Filters;
+use plan::{Plan, Way};
+
+/// A convolution's channels, kernel edge (3, or 1 with `Resample::Same`) and change of resolution.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Spec {
+    pub(crate) ci: usize,
+    pub(crate) co: usize,
+    pub(crate) k: usize,
+    pub(crate) resample: Resample,
+}
+
+/// Weights ready for the kernels.
+#[derive(Debug)]
+pub(crate) struct Packed {
+    spec: Spec,
+    filters: Filters,
+    /// Made when first wanted.
+    adjoint: OnceLock<Filters>,
+}
+
+impl Packed {
+    /// `weight`: `[co, ci, k, k]`, multiplied by `scale` on the way.
+    pub(crate) fn new(weight: &[f32], scale: f32, spec: Spec) -> Self {
+        let filters = Filters::pack(weight, spec.co, spec.ci, spec.k * spec.k, scale);
+        Self { spec, filters, adjoint: OnceLock::new() }
+    }
+
+    /// `x` `[n, h, w, ci]` to `[n, h', w', co]`.
+    pub(crate) fn forward(&self, x: &[f32], n: usize, h: usize, w: usize) -> Vec<f32> {
+        apply(&self.filters, self.spec.resample, x, Size { n, h, w })
+    }
+
+    /// `dy` `[n, h', w', co]` to the gradient `[n, h, w, ci]` of an input of `h` x `w` pixels.
+    pub(crate) fn input_grad(&self, dy: &[f32], n: usize, h: usize, w: usize) -> Vec<f32> {
+        // The adjoint of repeating pixels is their sum, four times the mean; that of the mean is a quarter's repetition.
+        let (resample, size, factor) = match self.spec.resample {
+            Resample::Same => (Resample::Same, Size { n, h, w }, 1.0),
+            Resample::Up => (Resample::Down, Size { n, h: 2 * h, w: 2 * w }, 4.0),
+            Resample::Down => (Resample::Up, Size { n, h: h / 2, w: w / 2 }, 0.25),
+        };
+        let adjoint = self.adjoint.get_or_init(|| self.filters.adjoint(factor));
+        apply(adjoint, resample, dy, size)
+    }
+}
+
+fn apply(filters: &Filters, resample: Resample, x: &[f32], size: Size) -> Vec<f32> {
+    assert_eq!(x.len(), size.pixels() * filters.inputs, "input of another size");
+    match plan::choose(Way::Apply, filters.taps, filters.inputs, filters.outputs, resample, size) {
+        Plan::Direct => direct::forward(filters, x, size),
+        Plan::Winograd(tile) => winograd::forward(filters, tile, resample, x, size),
+    }
+}
+
+/// The gradient `[co, ci, k, k]` of the weights, times `scale`, for `x` `[n, h, w, ci]` and `dy` `[n, h', w', co]`.
+pub(crate) fn weight_grad(
+    x: &[f32],
+    dy: &[f32],
+    n: usize,
+    h: usize,
+    w: usize,
+    spec: Spec,
+    scale: f32,
+) -> Vec<f32> {
+    let Spec { ci, co, k, resample } = spec;
+    let size = Size { n, h, w };
+    assert_eq!(x.len(), size.pixels() * ci, "input of another size");
+    match plan::choose(Way::WeightGrad, k * k, ci, co, resample, size) {
+        Plan::Direct => direct::weight_grad(x, dy, size, ci, co, k * k, scale),
+        Plan::Winograd(tile) => winograd::weight_grad(tile, resample, x, dy, size, ci, co, scale),
+    }
+}

@@ -1,0 +1,167 @@
+//! The one place where floating-point work meets the processor: a register-blocked product of a few rows with a
+//! panel of columns, and loads and stores of one vector. Everything is generic over [`pulp::Simd`], which picks
+//! AVX-512, AVX2 with FMA, NEON or plain code when the program runs.
+#![expect(unsafe_code, reason = "unaligned vector loads without a bounds check for each; checked once per call")]
+
+use pulp::{Arch, Simd, WithSimd};
+
+/// Rows of one register block. Six rows of four vectors (32 registers) or of two (16 registers) keep both
+/// multiply-add units busy and leave room for the panel's vectors and one broadcast.
+pub(super) const ROWS: usize = 6;
+
+/// Vectors in a full panel's width.
+#[inline(always)]
+const fn panel_vectors<S: Simd>() -> usize {
+    if S::REGISTER_COUNT >= 32 { 4 } else { 2 }
+}
+
+/// Columns of a full panel and of one vector on this processor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Widths {
+    pub(super) panel: usize,
+    pub(super) lanes: usize,
+}
+
+impl Widths {
+    pub(super) fn of_this_processor() -> Self {
+        struct Ask;
+        impl WithSimd for Ask {
+            type Output = Widths;
+            #[inline(always)]
+            fn with_simd<S: Simd>(self, _: S) -> Widths {
+                Widths { panel: panel_vectors::<S>() * S::F32_LANES, lanes: S::F32_LANES }
+            }
+        }
+        Arch::new().dispatch(Ask)
+    }
+
+    /// `count` rounded up to whole vectors.
+    pub(super) fn padded(self, count: usize) -> usize {
+        count.next_multiple_of(self.lanes)
+    }
+}
+
+/// The right-hand side of a [`product`]: `depth` rows of `width` columns, `stride` floats apart.
+#[derive(Clone, Copy)]
+pub(super) struct Panel<'a> {
+    pub(super) data: &'a [f32],
+    pub(super) stride: usize,
+    /// Whole vectors, at most a full panel.
+    pub(super) width: usize,
+    pub(super) depth: usize,
+}
+
+/// Where a [`product`] goes: rows `stride` floats apart, overwritten or added to.
+pub(super) struct Target<'a> {
+    pub(super) data: &'a mut [f32],
+    pub(super) stride: usize,
+    pub(super) add: bool,
+}
+
+/// `target[r][c] (+)= sum over k of row(r)[k * step] * panel[k][c]` for `count` rows.
+#[inline(always)]
+pub(super) fn product<'a, S: Simd>(
+    simd: S,
+    count: usize,
+    row: impl Fn(usize) -> &'a [f32],
+    step: usize,
+    panel: Panel<'_>,
+    target: Target<'_>,
+) {
+    let vectors = panel.width / S::F32_LANES;
+    let mut first = 0;
+    while first < count {
+        let rows = (count - first).min(ROWS);
+        let at = first * target.stride;
+        let into = Target { data: &mut target.data[at..], ..target };
+        macro_rules! block {
+            ($($m:literal)*) => { match rows { $(
+                $m => {
+                    let rows: [&[f32]; $m] = std::array::from_fn(|i| row(first + i));
+                    match vectors {
+                        1 => simd.vectorize(Block::<$m, 1> { rows, step, panel, into }),
+                        2 => simd.vectorize(Block::<$m, 2> { rows, step, panel, into }),
+                        3 => simd.vectorize(Block::<$m, 3> { rows, step, panel, into }),
+                        _ => simd.vectorize(Block::<$m, 4> { rows, step, panel, into }),
+                    }
+                }
+            )* _ => unreachable!("at most ROWS rows") } };
+        }
+        block!(1 2 3 4 5 6);
+        first += rows;
+    }
+}
+
+/// One register block of a [`product`].
+struct Block<'a, const M: usize, const V: usize> {
+    rows: [&'a [f32]; M],
+    step: usize,
+    panel: Panel<'a>,
+    into: Target<'a>,
+}
+
+impl<const M: usize, const V: usize> WithSimd for Block<'_, M, V> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { rows, step, panel, into } = self;
+        let (depth, width) = (panel.depth, V * S::F32_LANES);
+        assert!(depth > 0 && panel.width == width);
+        assert!(rows.iter().all(|row| row.len() > (depth - 1) * step));
+        assert!(panel.data.len() >= (depth - 1) * panel.stride + width);
+        assert!(into.data.len() >= (M - 1) * into.stride + width);
+
+        let mut sums = [[simd.splat_f32s(0.0); V]; M];
+        let rows = rows.map(<[f32]>::as_ptr);
+        let mut columns = panel.data.as_ptr();
+        let mut k = 0;
+        for _ in 0..depth {
+            // SAFETY: the assertions above bound `rows[i] + k`, with `k` at most `(depth - 1) * step`, and `columns`
+            // plus `width`, with `columns` at most `(depth - 1) * stride` from the start.
+            unsafe {
+                let vectors: [S::f32s; V] =
+                    std::array::from_fn(|j| columns.add(j * S::F32_LANES).cast::<S::f32s>().read_unaligned());
+                for i in 0..M {
+                    let value = simd.splat_f32s(*rows[i].add(k));
+                    for j in 0..V {
+                        sums[i][j] = simd.mul_add_e_f32s(value, vectors[j], sums[i][j]);
+                    }
+                }
+            }
+            columns = columns.wrapping_add(panel.stride);
+            k += step;
+        }
+        let out = into.data.as_mut_ptr();
+        for i in 0..M {
+            for j in 0..V {
+                // SAFETY: the last assertion bounds row `M - 1`'s last vector.
+                unsafe {
+                    let at = out.add(i * into.stride + j * S::F32_LANES).cast::<S::f32s>();
+                    let old = if into.add { at.read_unaligned() } else { simd.splat_f32s(0.0) };
+                    at.write_unaligned(simd.add_f32s(sums[i][j], old));
+                }
+            }
+        }
+    }
+}
+
+/// The vector at `row[at..]`, filled up with zeros where the row ends.
+#[inline(always)]
+pub(super) fn load<S: Simd>(simd: S, row: &[f32], at: usize) -> S::f32s {
+    match row.get(at..at + S::F32_LANES) {
+        // SAFETY: the slice holds exactly one vector.
+        Some(full) => unsafe { full.as_ptr().cast::<S::f32s>().read_unaligned() },
+        None => simd.partial_load_f32s(&row[at..]),
+    }
+}
+
+/// Writes the vector to `row[at..]`, dropping what lies behind the row's end.
+#[inline(always)]
+pub(super) fn store<S: Simd>(simd: S, row: &mut [f32], at: usize, value: S::f32s) {
+    match row.get_mut(at..at + S::F32_LANES) {
+        // SAFETY: the slice holds exactly one vector.
+        Some(full) => unsafe { full.as_mut_ptr().cast::<S::f32s>().write_unaligned(value) },
+        None => simd.partial_store_f32s(&mut row[at..], value),
+    }
+}

@@ -1,0 +1,205 @@
+//! Every direction against plain loops in `f64`, the adjoint identities, and independence of the threads.
+
+use super::*;
+
+/// The definition, tap by tap: `visit(n, y, x, tap, [(input pixel, factor)])` per output pixel.
+struct Naive {
+    spec: Spec,
+    n: usize,
+    h: usize,
+    w: usize,
+}
+
+impl Naive {
+    fn out(&self) -> (usize, usize) {
+        match self.spec.resample {
+            Resample::Same => (self.h, self.w),
+            Resample::Up => (2 * self.h, 2 * self.w),
+            Resample::Down => (self.h / 2, self.w / 2),
+        }
+    }
+
+    /// All (output pixel, input pixel, tap, factor) that belong together.
+    fn links(&self) -> Vec<(usize, usize, usize, f64)> {
+        let (n, h, w, k) = (self.n, self.h, self.w, self.spec.k);
+        let (oh, ow) = self.out();
+        // Of the convolution itself.
+        let (ch, cw) = if self.spec.resample == Resample::Up { (2 * h, 2 * w) } else { (h, w) };
+        let mut links = Vec::new();
+        for i in 0..n {
+            for y in 0..ch {
+                for x in 0..cw {
+                    for tap in 0..k * k {
+                        let (sy, sx) = (y + tap / k, x + tap % k);
+                        let pad = k / 2;
+                        if sy < pad || sx < pad || sy - pad >= ch || sx - pad >= cw {
+                            continue;
+                        }
+                        let (sy, sx) = (sy - pad, sx - pad);
+                        let (from, to, factor) = match self.spec.resample {
+                            Resample::Same => ((sy, sx), (y, x), 1.0),
+                            Resample::Up => ((sy / 2, sx / 2), (y, x), 1.0),
+                            Resample::Down => ((sy, sx), (y / 2, x / 2), 0.25),
+                        };
+                        links.push(((i * oh + to.0) * ow + to.1, (i * h + from.0) * w + from.1, tap, factor));
+                    }
+                }
+            }
+        }
+        links
+    }
+
+    fn forward(&self, x: &[f32], weight: &[f32], scale: f32) -> Vec<f64> {
+        let Spec { ci, co, k, .. } = self.spec;
+        let (oh, ow) = self.out();
+        let mut y = vec![0.0; self.n * oh * ow * co];
+        for (to, from, tap, factor) in self.links() {
+            for o in 0..co {
+                for i in 0..ci {
+                    let weight = f64::from(weight[(o * ci + i) * k * k + tap]) * f64::from(scale);
+                    y[to * co + o] += factor * weight * f64::from(x[from * ci + i]);
+                }
+            }
+        }
+        y
+    }
+
+    fn input_grad(&self, dy: &[f32], weight: &[f32], scale: f32) -> Vec<f64> {
+        let Spec { ci, co, k, .. } = self.spec;
+        let mut dx = vec![0.0; self.n * self.h * self.w * ci];
+        for (to, from, tap, factor) in self.links() {
+            for o in 0..co {
+                for i in 0..ci {
+                    let weight = f64::from(weight[(o * ci + i) * k * k + tap]) * f64::from(scale);
+                    dx[from * ci + i] += factor * weight * f64::from(dy[to * co + o]);
+                }
+            }
+        }
+        dx
+    }
+
+    fn weight_grad(&self, x: &[f32], dy: &[f32], scale: f32) -> Vec<f64> {
+        let Spec { ci, co, k, .. } = self.spec;
+        let mut dw = vec![0.0; co * ci * k * k];
+        for (to, from, tap, factor) in self.links() {
+            for o in 0..co {
+                for i in 0..ci {
+                    dw[(o * ci + i) * k * k + tap] +=
+                        factor * f64::from(scale) * f64::from(dy[to * co + o]) * f64::from(x[from * ci + i]);
+                }
+            }
+        }
+        dw
+    }
+}
+
+/// Reproducible values in [-1, 1).
+fn noise(len: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1 << 23) as f32 - 1.0
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+fn error(found: &[f32], wanted: &[f64]) -> f64 {
+    assert_eq!(found.len(), wanted.len());
+    let largest = wanted.iter().fold(0.0_f64, |m, v| m.max(v.abs()));
+    let wrong = found.iter().zip(wanted).fold(0.0_f64, |m, (f, w)| m.max((f64::from(*f) - w).abs()));
+    wrong / largest.max(1e-30)
+}
+
+struct Case {
+    naive: Naive,
+    x: Vec<f32>,
+    dy: Vec<f32>,
+    weight: Vec<f32>,
+    scale: f32,
+}
+
+impl Case {
+    fn new(n: usize, h: usize, w: usize, spec: Spec) -> Self {
+        let naive = Naive { spec, n, h, w };
+        let (oh, ow) = naive.out();
+        Self {
+            x: noise(n * h * w * spec.ci, 1),
+            dy: noise(n * oh * ow * spec.co, 2),
+            weight: noise(spec.co * spec.ci * spec.k * spec.k, 3),
+            scale: 0.7,
+            naive,
+        }
+    }
+
+    fn size(&self) -> Size {
+        Size { n: self.naive.n, h: self.naive.h, w: self.naive.w }
+    }
+
+    fn packed(&self) -> Packed {
+        Packed::new(&self.weight, self.scale, self.naive.spec)
+    }
+}
+
+const RESAMPLES: [Resample; 3] = [Resample::Same, Resample::Up, Resample::Down];
+
+fn shapes() -> Vec<(usize, usize, usize, Spec)> {
+    let mut shapes = Vec::new();
+    for resample in RESAMPLES {
+        for (n, h, w, ci, co) in [
+            (1, 1, 1, 1, 1),
+            (1, 2, 2, 3, 5),
+            (3, 4, 4, 7, 3),
+            (2, 5, 7, 3, 16),
+            (1, 9, 11, 17, 70),
+            (2, 8, 8, 64, 33),
+            (1, 4, 4, 513, 40),
+            (1, 6, 10, 40, 513),
+            (5, 12, 16, 20, 20),
+            (1, 1, 30, 8, 9),
+        ] {
+            let even = resample != Resample::Down || (h % 2 == 0 && w % 2 == 0);
+            let (h, w) = if even { (h, w) } else { (h + h % 2, w + w % 2) };
+            shapes.push((n, h, w, Spec { ci, co, k: 3, resample }));
+        }
+    }
+    for (n, h, w, ci, co) in [(1, 1, 1, 1, 1), (4, 1, 1, 1030, 65), (2, 5, 3, 3, 100), (1, 20, 17, 100, 3), (7, 3, 3, 64, 64)] {
+        shapes.push((n, h, w, Spec { ci, co, k: 1, resample: Resample::Same }));
+    }
+    shapes
+}
+
+#[test]
+fn every_way_agrees_with_the_definition() {
+    for (n, h, w, spec) in shapes() {
+        let case = Case::new(n, h, w, spec);
+        let (size, scale) = (case.size(), case.scale);
+        let y = case.naive.forward(&case.x, &case.weight, scale);
+        let dx = case.naive.input_grad(&case.dy, &case.weight, scale);
+        let dw = case.naive.weight_grad(&case.x, &case.dy, scale);
+        let packed = case.packed();
+        let check = |what: &str, found: &[f32], wanted: &[f64], limit: f64| {
+            let error = error(found, wanted);
+            assert!(error < limit, "{what} {n}x{h}x{w} {spec:?}: {error:.2e}");
+        };
+        check("forward", &packed.forward(&case.x, n, h, w), &y, 1e-4);
+        check("input_grad", &packed.input_grad(&case.dy, n, h, w), &dx, 1e-4);
+        check("weight_grad", &weight_grad(&case.x, &case.dy, n, h, w, spec, scale), &dw, 1e-4);
+        if spec.resample == Resample::Same {
+            check("direct forward", &direct::forward(&packed.filters, &case.x, size), &y, 1e-5);
+            let k = spec.k * spec.k;
+            let found = direct::weight_grad(&case.x, &case.dy, size, spec.ci, spec.co, k, scale);
+            check("direct weight_grad", &found, &dw, 1e-5);
+        }
+        if spec.k == 3 {
+            for (tile, limit) in [(winograd::Tile::Small, 1e-5), (winograd::Tile::Large, 1e-4)] {
+                let found = winograd::forward(&packed.filters, tile, spec.resample, &case.x, size);
+                check(&format!("{tile:?} forward"), &found, &y, limit);
+                let found =
+                    winograd::weight_grad(tile, spec.resample, &case.x, &case.dy, size, spec.ci, spec.co, scale);
+                check(&format!("{tile:?} weight_grad"), &found, &dw, limit);
+            }
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! The gradient of the weights among the points: for each product the sum over all tiles of the input's points times
+//! the gradient's, mapped back to nine taps.
+
+use std::ops::Range;
+
+use pulp::{Arch, Simd, WithSimd};
+use rayon::prelude::*;
+
+use super::super::super::Resample;
+use super::super::cells::{Cell, Matrix};
+use super::super::direct::Size;
+use super::super::scratch::Scratch;
+use super::super::simd::{self, Panel, Target, Widths};
+use super::tiling::{Form, Pair, Tile, Tiling};
+use super::transform::{self, Images, Layout};
+use super::{BLOCK, SKEW};
+
+/// Output channels of one task; a multiple of the register block's rows.
+const OUTPUTS: usize = 48;
+/// Points of input and gradient held at a time, in floats.
+const HELD: usize = 6 << 20;
+/// Tasks below which the tiles are cut into parts.
+const TASKS: usize = 16;
+
+/// The gradient `[outputs][inputs][9]`, times `scale`.
+#[expect(clippy::too_many_arguments, reason = "two tensors and their shapes")]
+pub(in super::super) fn weight_grad(
+    tile: Tile,
+    resample: Resample,
+    x: &[f32],
+    dy: &[f32],
+    size: Size,
+    inputs: usize,
+    outputs: usize,
+    scale: f32,
+) -> Vec<f32> {
+    let tiling = Tiling::new(Form::new(tile, resample), size);
+    let widths = Widths::of_this_processor();
+    let zeros = vec![0.0; inputs.max(outputs)];
+    let job = Job {
+        tiling,
+        x: Images { data: x, size, stride: inputs, channels: 0..inputs, zeros: &zeros },
+        dy: Images { data: dy, size: tiling.output, stride: outputs, channels: 0..outputs, zeros: &zeros },
+        pairs: tiling.form.pairs(),
+        widths,
+        scale,
+    };
+    // A small layer on large images has too few weights to keep all threads busy: then the tiles are cut as well, by
+    // shape alone so that the sum's order never depends on the threads.
+    let tiles = tiling.rows() * tiling.across;
+    let tasks = inputs.div_ceil(widths.panel) * outputs.div_ceil(OUTPUTS);
+    let parts = TASKS.div_ceil(tasks).min(tiles.div_ceil(2 * BLOCK)).max(1);
+    let step = tiles.div_ceil(parts).next_multiple_of(BLOCK);
+    let held = HELD / parts.min(4);
+    let partials: Vec<Vec<f32>> = (0..tiles.div_ceil(step))
+        .into_par_iter()
+        .with_max_len(1)
+        .map(|part| job.sum(part * step..((part + 1) * step).min(tiles), held))
+        .collect();
+    partials
+        .into_iter()
+        .reduce(|mut sum, part| {
+            sum.par_chunks_mut(1 << 14).zip(part.par_chunks(1 << 14)).for_each(|(sum, part)| {
+                sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
+            });
+            sum
+        })
+        .unwrap_or_else(|| vec![0.0; outputs * inputs * 9])
+}
+
+struct Job<'a> {
+    tiling: Tiling,
+    x: Images<'a>,
+    dy: Images<'a>,
+    pairs: Vec<Pair>,
+    widths: Widths,
+    scale: f32,
+}
+
+impl Job<'_> {
+    /// The gradient from some of the tiles, of which points of about `held` floats are in memory at a time.
+    fn sum(&self, tiles: Range<usize>, held: usize) -> Vec<f32> {
+        let form = self.tiling.form;
+        let (inputs, outputs) = (self.x.channels.len(), self.dy.channels.len());
+        let wide = self.widths.panel;
+        let (panels, slabs) = (inputs.div_ceil(wide), outputs.div_ceil(OUTPUTS));
+        let one = form.points.pow(2) * panels * wide + form.sums.pow(2) * slabs * OUTPUTS;
+        let chunk = (held / one / BLOCK).max(1) * BLOCK;
+        let chunk = tiles.len().div_ceil(tiles.len().div_ceil(chunk));
+
+        let of_x = Layout { tile: wide, point: chunk * wide + SKEW };
+        let of_dy = Layout { tile: OUTPUTS, point: chunk * OUTPUTS + SKEW };
+        let (x_len, dy_len) = (form.points.pow(2) * of_x.point, form.sums.pow(2) * of_dy.point);
+        let mut x = Scratch::new(panels * x_len);
+        let mut dy = Scratch::new(slabs * dy_len);
+        let bounds: Vec<usize> = (0..outputs).step_by(OUTPUTS).chain([outputs]).collect();
+        let mut dw = Matrix::new(outputs, inputs * 9);
+        for first in tiles.clone().step_by(chunk) {
+            let some = first..(first + chunk).min(tiles.end);
+            let input = x.par_chunks_mut(x_len).zip(columns(inputs, wide));
+            let input = input.map(|(points, channels)| (Side::Input, of_x, points, channels));
+            let gradient = dy.par_chunks_mut(dy_len).zip(columns(outputs, OUTPUTS));
+            let gradient = gradient.map(|(points, channels)| (Side::Gradient, of_dy, points, channels));
+            input.chain(gradient).with_max_len(1).for_each(|(side, layout, points, channels)| {
+                Arch::new().dispatch(Points { job: self, side, channels, tiles: some.clone(), layout, points });
+            });
+            let body = |block: usize, columns: Range<usize>, cell: Cell<'_>| {
+                Arch::new().dispatch(Task {
+                    job: self,
+                    depth: some.len(),
+                    x: (&x[columns.start / 9 / wide * x_len..], of_x),
+                    dy: (&dy[block * dy_len..], of_dy),
+                    outputs: bounds[block + 1] - bounds[block],
+                    inputs: columns.len() / 9,
+                    cell,
+                });
+            };
+            if first == tiles.start {
+                dw.append(&bounds, wide * 9, body);
+            } else {
+                dw.update(&bounds, wide * 9, body);
+            }
+        }
+        dw.into_vec()
+    }
+}
+
+/// `count` channels cut into ranges of `width`.
+fn columns(count: usize, width: usize) -> Vec<Range<usize>> {
+    (0..count).step_by(width).map(|first| first..(first + width).min(count)).collect()
+}
+
+#[derive(Clone, Copy)]
+enum Side {
+    Input,
+    Gradient,
+}
+
+/// The points of some tiles in some channels.
+struct Points<'a> {
+    job: &'a Job<'a>,
+    side: Side,
+    channels: Range<usize>,
+    tiles: Range<usize>,
+    layout: Layout,
+    points: &'a mut [f32],
+}
+
+impl WithSimd for Points<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { job, side, channels, tiles, layout, points } = self;
+        match side {
+            Side::Input => {
+                let images = Images { channels, ..job.x.clone() };
+                transform::input_points(simd, job.tiling, images, tiles, layout, points);
+            }
+            Side::Gradient => {
+                let images = Images { channels, ..job.dy.clone() };
+                transform::gradient_points(simd, job.tiling, images, tiles, layout, points);
+            }
+        }
+    }
+}
+
+/// Some weights' gradient from the tiles whose points are held.
+struct Task<'a> {
+    job: &'a Job<'a>,
+    depth: usize,
+    x: (&'a [f32], Layout),
+    dy: (&'a [f32], Layout),
+    outputs: usize,
+    inputs: usize,
+    cell: Cell<'a>,
+}
+
+impl WithSimd for Task<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(mut self, simd: S) {
+        let Job { tiling, ref pairs, widths, scale, .. } = *self.job;
+        let (x, of_x) = self.x;
+        let (dy, of_dy) = self.dy;
+        let width = widths.padded(self.inputs);
+        let stride = OUTPUTS * width + SKEW;
+        let mut products = Scratch::new(pairs.len() * stride);
+        for pair in pairs {
+            let gradients = &dy[pair.sum * of_dy.point..];
+            let panel =
+                Panel { data: &x[pair.point * of_x.point..], stride: of_x.tile, width, depth: self.depth };
+            let target = Target { data: &mut products[pair.filter * stride..][..OUTPUTS * width], stride: width, add: false };
+            simd::product(simd, self.outputs, |r| &gradients[r..], of_dy.tile, panel, target);
+        }
+        let mut taps = [0.0; 9 * 16];
+        for r in 0..self.outputs {
+            let row = self.cell.row(r);
+            for (c, row) in row.chunks_mut(9 * S::F32_LANES).enumerate() {
+                let at = r * width + c * S::F32_LANES;
+                let vectors = transform::weight_taps(simd, tiling, &products[at..], stride);
+                for (tap, vector) in vectors.as_flattened().iter().enumerate() {
+                    simd::store(simd, &mut taps, tap * S::F32_LANES, *vector);
+                }
+                for (i, nine) in row.chunks_exact_mut(9).enumerate() {
+                    for (tap, sum) in nine.iter_mut().enumerate() {
+                        *sum += taps[tap * S::F32_LANES + i] * scale;
+                    }
+                }
+            }
+        }
+    }
+}

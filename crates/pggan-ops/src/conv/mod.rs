@@ -1,0 +1,174 @@
+//! Convolution: 3x3 with zero padding, plain or fused with a change of resolution, and 1x1.
+//!
+//! A [`Kernel`] holds one layer's weights as they are at the moment; it has the three directions of the
+//! layer. Because a convolution is linear, the forward pass is also its own tangent.
+
+#[path = "cpu_stub.rs"]
+mod cpu;
+mod generic;
+
+use std::sync::OnceLock;
+
+use candle_core::{Result, Tensor, bail};
+
+use crate::slices;
+
+/// What happens to the resolution around a convolution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resample {
+    /// The resolution stays.
+    Same,
+    /// Nearest-neighbour doubling, then the 3x3 convolution.
+    Up,
+    /// The 3x3 convolution, then the mean over 2x2 pixels.
+    Down,
+}
+
+/// The weights of one convolution, ready to be applied in every direction.
+///
+/// What the CPU kernels make of the weights (packed and transformed copies) is made on first use and kept for
+/// as long as the `Kernel` lives: make a new one whenever the weights have changed.
+#[derive(Debug)]
+pub struct Kernel {
+    weight: Tensor,
+    scale: f64,
+    resample: Resample,
+    out_channels: usize,
+    in_channels: usize,
+    size: usize,
+    packed: OnceLock<cpu::Packed>,
+}
+
+impl Kernel {
+    /// The convolution with `weight * scale`; `weight` is `[O, I, k, k]` with k = 3, or k = 1 where the
+    /// resolution stays. `scale` is the constant of the equalized learning rate (paper §4.1).
+    ///
+    /// # Errors
+    /// If the shape of `weight` is not one of these.
+    pub fn new(weight: &Tensor, scale: f64, resample: Resample) -> Result<Self> {
+        let (out_channels, in_channels, size, width) = weight.dims4()?;
+        if size != width || !(size == 3 || (size == 1 && resample == Resample::Same)) {
+            bail!("no convolution for weights of shape {:?} with {resample:?}", weight.dims());
+        }
+        Ok(Self {
+            weight: weight.clone(),
+            scale,
+            resample,
+            out_channels,
+            in_channels,
+            size,
+            packed: OnceLock::new(),
+        })
+    }
+
+    /// # Shapes
+    /// `x`: `[N, H, W, I]`; returns `[N, H', W', O]` with H' = H, 2H or H/2.
+    ///
+    /// # Errors
+    /// If the channels of `x` are not those of the weights, or H or W is odd where they are to be halved.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let (n, h, w, c) = x.dims4()?;
+        self.check(c, self.in_channels, h, w)?;
+        if !slices::is_fast(x) {
+            return generic::forward(x, &self.scaled()?, self.resample);
+        }
+        let packed = self.packed()?;
+        let y = slices::read(x, |x| packed.forward(x, n, h, w))?;
+        let (h, w) = self.output_size(h, w);
+        slices::tensor(y, &[n, h, w, self.out_channels])
+    }
+
+    /// The gradient with respect to the input, from the one with respect to the output.
+    ///
+    /// # Shapes
+    /// `dy`: `[N, H', W', O]`; returns `[N, H, W, I]`.
+    ///
+    /// # Errors
+    /// If the shape of `dy` cannot have come out of [`Kernel::forward`].
+    pub fn input_grad(&self, dy: &Tensor) -> Result<Tensor> {
+        let (n, h, w, c) = dy.dims4()?;
+        let (h, w) = self.input_size(h, w)?;
+        self.check(c, self.out_channels, h, w)?;
+        if !slices::is_fast(dy) {
+            return generic::input_grad(dy, &self.scaled()?, self.resample);
+        }
+        let packed = self.packed()?;
+        let dx = slices::read(dy, |dy| packed.input_grad(dy, n, h, w))?;
+        slices::tensor(dx, &[n, h, w, self.in_channels])
+    }
+
+    /// The gradient with respect to the stored weights (so it carries the factor `scale` as well).
+    ///
+    /// # Shapes
+    /// `x`: `[N, H, W, I]`, `dy`: `[N, H', W', O]`; returns `[O, I, k, k]`.
+    ///
+    /// # Errors
+    /// If the two shapes do not belong together.
+    pub fn weight_grad(&self, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
+        let (n, h, w, c) = x.dims4()?;
+        self.check(c, self.in_channels, h, w)?;
+        let (ho, wo) = self.output_size(h, w);
+        if dy.dims() != [n, ho, wo, self.out_channels] {
+            bail!("gradient {:?} does not belong to input {:?} ({self:?})", dy.dims(), x.dims());
+        }
+        if !slices::is_fast(x) {
+            return generic::weight_grad(x, dy, self.size, self.resample)? * self.scale;
+        }
+        let spec = self.spec();
+        let dw = slices::read(x, |x| {
+            slices::read(dy, |dy| cpu::weight_grad(x, dy, n, h, w, spec, self.scale as f32))
+        })??;
+        slices::tensor(dw, &[self.out_channels, self.in_channels, self.size, self.size])
+    }
+
+    fn spec(&self) -> cpu::Spec {
+        cpu::Spec {
+            ci: self.in_channels,
+            co: self.out_channels,
+            k: self.size,
+            resample: self.resample,
+        }
+    }
+
+    fn packed(&self) -> Result<&cpu::Packed> {
+        if let Some(packed) = self.packed.get() {
+            return Ok(packed);
+        }
+        let packed =
+            slices::read(&self.weight, |w| cpu::Packed::new(w, self.scale as f32, self.spec()))?;
+        Ok(self.packed.get_or_init(|| packed))
+    }
+
+    fn scaled(&self) -> Result<Tensor> {
+        &self.weight * self.scale
+    }
+
+    fn output_size(&self, h: usize, w: usize) -> (usize, usize) {
+        match self.resample {
+            Resample::Same => (h, w),
+            Resample::Up => (2 * h, 2 * w),
+            Resample::Down => (h / 2, w / 2),
+        }
+    }
+
+    fn input_size(&self, h: usize, w: usize) -> Result<(usize, usize)> {
+        Ok(match self.resample {
+            Resample::Same => (h, w),
+            Resample::Up if h % 2 != 0 || w % 2 != 0 => {
+                bail!("{h}x{w} pixels cannot have come out of an upscaling layer")
+            }
+            Resample::Up => (h / 2, w / 2),
+            Resample::Down => (2 * h, 2 * w),
+        })
+    }
+
+    fn check(&self, channels: usize, expected: usize, h: usize, w: usize) -> Result<()> {
+        if channels != expected {
+            bail!("{channels} channels, but the convolution has {expected} ({self:?})");
+        }
+        if self.resample == Resample::Down && (h % 2 != 0 || w % 2 != 0) {
+            bail!("{h}x{w} pixels cannot be halved");
+        }
+        Ok(())
+    }
+}
