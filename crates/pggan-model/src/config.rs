@@ -83,6 +83,25 @@ impl ModelConfig {
         dense + levels.sum::<usize>()
     }
 
+    /// Multiplications in a forward pass over one image at 2^level: (generator, discriminator), with the
+    /// convolutions as they are defined, whatever the engine makes of them.
+    pub fn multiplications(&self, level: u32) -> (f64, f64) {
+        let product = |a: usize, b: usize| a as f64 * b as f64;
+        let first = self.fmaps(2);
+        let mut g = product(self.latent_size() + self.label_size, 16 * first)
+            + 9.0 * 16.0 * product(first, first);
+        let mut d = g + product(16 * first, self.nf(0));
+        for level in 3..=level {
+            let area = f64::from(1u32 << (2 * level));
+            let (maps, below) = (self.fmaps(level), self.fmaps(level - 1));
+            let convs = 9.0 * area * (product(maps, maps) + product(maps, below));
+            g += convs;
+            d += convs;
+        }
+        let rgb = f64::from(1u32 << (2 * level)) * product(self.channels, self.fmaps(level));
+        (g + rgb, d + rgb)
+    }
+
     /// # Errors
     /// [`Error::Config`] for the first setting that no network can have.
     pub fn validate(&self) -> Result<(), Error> {

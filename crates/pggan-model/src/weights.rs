@@ -1,7 +1,7 @@
 //! Weights on disk: safetensors files that anyone can read, and that nobody has to trust.
 //!
-//! A file holds tensors under ordered names and one metadata entry, `pggan`, with a JSON document that says what
-//! they are. The same content gives the same bytes. Files are written beside their destination and renamed into
+//! A file holds tensors and one metadata entry, `pggan`: a JSON document that says what they are, and a BLAKE3 sum
+//! of them all, so that damage is found before it is trained on. The same content gives the same bytes. Files are written beside their destination and renamed into
 //! place, so that a reader never sees half of one. A network's snapshot has the parts `g.`, `d.` and
 //! `g_ema.` (the generator's running average, which makes the better images: paper, Appendix A.1).
 
@@ -46,11 +46,18 @@ impl SnapshotHeader {
     }
 }
 
-/// Tensors in their order of writing, with a JSON document.
+/// The metadata entry.
+#[derive(Serialize, Deserialize)]
+struct Envelope {
+    blake3: String,
+    document: serde_json::Value,
+}
+
+/// Tensors by name, with a JSON document.
 #[derive(Debug)]
 pub struct Writer {
-    tensors: Vec<(String, Vec<usize>, Vec<u8>)>,
-    document: String,
+    tensors: BTreeMap<String, (Vec<usize>, Vec<u8>)>,
+    document: serde_json::Value,
 }
 
 impl Writer {
@@ -59,8 +66,8 @@ impl Writer {
     /// # Errors
     /// [`Error::Tensor`] if `document` has no JSON form.
     pub fn new(document: &impl Serialize) -> Result<Self, Error> {
-        let document = serde_json::to_string(document).map_err(candle_core::Error::wrap)?;
-        Ok(Self { tensors: Vec::new(), document })
+        let document = serde_json::to_value(document).map_err(candle_core::Error::wrap)?;
+        Ok(Self { tensors: BTreeMap::new(), document })
     }
 
     /// Adds a tensor, as `f32`.
@@ -70,7 +77,7 @@ impl Writer {
     pub fn tensor(&mut self, name: String, value: &Tensor) -> Result<(), Error> {
         let flat = value.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?;
         let bytes = flat.to_vec1::<f32>()?.iter().flat_map(|x| x.to_le_bytes()).collect();
-        self.tensors.push((name, value.dims().to_vec(), bytes));
+        self.tensors.insert(name, (value.dims().to_vec(), bytes));
         Ok(())
     }
 
@@ -85,11 +92,13 @@ impl Writer {
     /// The file's bytes.
     ///
     /// # Errors
-    /// If two tensors have the same name.
+    /// If they cannot be put together.
     pub fn bytes(&self) -> Result<Vec<u8>, Error> {
-        let views = self.tensors.iter().map(|(name, shape, bytes)| (name, Entry { shape, bytes }));
-        let metadata = [(KEY.to_owned(), self.document.clone())].into_iter().collect();
-        let bytes = safetensors::serialize(views, Some(metadata));
+        let sum = sum(self.tensors.iter().map(|(name, (_, bytes))| (name.as_str(), &bytes[..])));
+        let envelope = Envelope { blake3: sum, document: self.document.clone() };
+        let envelope = serde_json::to_string(&envelope).map_err(candle_core::Error::wrap)?;
+        let views = self.tensors.iter().map(|(name, (shape, bytes))| (name, Entry { shape, bytes }));
+        let bytes = safetensors::serialize(views, Some([(KEY.to_owned(), envelope)].into()));
         Ok(bytes.map_err(candle_core::Error::wrap)?)
     }
 
@@ -101,6 +110,15 @@ impl Writer {
         write_atomic(path, &self.bytes()?)
             .map_err(|source| Error::Io { path: path.to_owned(), source })
     }
+}
+
+/// The BLAKE3 of tensors by name, in the names' order.
+fn sum<'a>(tensors: impl Iterator<Item = (&'a str, &'a [u8])>) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for (name, bytes) in tensors {
+        hasher.update(name.as_bytes()).update(&(bytes.len() as u64).to_le_bytes()).update(bytes);
+    }
+    hasher.finalize().to_hex().to_string()
 }
 
 struct Entry<'a> {
@@ -170,12 +188,17 @@ impl File {
         let (_, metadata) =
             SafeTensors::read_metadata(&bytes).map_err(|e| damaged(e.to_string()))?;
         let entries = metadata.metadata().as_ref();
-        let document = entries.and_then(|m| m.get(KEY)).ok_or_else(|| {
+        let envelope = entries.and_then(|m| m.get(KEY)).ok_or_else(|| {
             damaged(format!("it has no {KEY:?} entry: was it written by this program?"))
         })?;
-        let document = serde_json::from_str(document).map_err(|e| damaged(e.to_string()))?;
+        let Envelope { blake3, document } =
+            serde_json::from_str(envelope).map_err(|e| damaged(e.to_string()))?;
+        let views: BTreeMap<_, _> = file.tensors().into_iter().collect();
+        if sum(views.iter().map(|(name, view)| (name.as_str(), view.data()))) != blake3 {
+            return Err(damaged("its weights are not those that were written".to_owned()));
+        }
         let mut tensors = BTreeMap::new();
-        for (name, view) in file.tensors() {
+        for (name, view) in views {
             if view.dtype() != Dtype::F32 {
                 return Err(damaged(format!("tensor {name} is {:?}, not F32", view.dtype())));
             }

@@ -118,6 +118,21 @@ pub fn average(average: &mut Tensor, p: &Tensor, beta: f64) -> Result<()> {
     })?
 }
 
+/// The sum of the squares of all elements; not finite if one of them is not.
+///
+/// # Errors
+/// If the device fails.
+pub fn sum_of_squares(x: &Tensor) -> Result<f64> {
+    if !slices::is_fast(x) {
+        return x.sqr()?.sum_all()?.to_dtype(candle_core::DType::F64)?.to_scalar();
+    }
+    slices::read(x, |x| {
+        // Summed in f64, by chunks of fixed size and in their order.
+        let part = |x: &[f32]| x.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>();
+        x.par_chunks(CHUNK).map(part).collect::<Vec<f64>>().iter().sum()
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use candle_core::{DType, Device};

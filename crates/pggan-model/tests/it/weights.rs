@@ -58,6 +58,9 @@ fn damage_is_named() {
     says(&u64::MAX.to_le_bytes(), "header");
     says(&good[..good.len() - 5], "");
     says(&good[..100], "");
+    let mut flipped = good.clone();
+    *flipped.last_mut().unwrap() ^= 1;
+    says(&flipped, "not those that were written");
 
     // A header that lies about the size of the network costs no memory.
     let mut lie = header();

@@ -3,7 +3,6 @@
 //! A [`Kernel`] holds one layer's weights as they are at the moment; it has the three directions of the
 //! layer. Because a convolution is linear, the forward pass is also its own tangent.
 
-#[path = "cpu_stub.rs"]
 mod cpu;
 mod generic;
 

@@ -1,5 +1,8 @@
 //! A matrix written by many tasks at once, each owning some rows of some columns.
-#![expect(unsafe_code, reason = "column blocks of one matrix are disjoint, which slices cannot express")]
+#![expect(
+    unsafe_code,
+    reason = "column blocks of one matrix are disjoint, which slices cannot express"
+)]
 
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -40,6 +43,15 @@ impl Cell<'_> {
     }
 }
 
+impl Cell<'_> {
+    /// All of a cell that spans the whole width of its matrix.
+    pub(super) fn whole(&mut self) -> &mut [f32] {
+        assert!(self.columns == self.stride, "a cell of whole rows");
+        // SAFETY: without gaps between its rows the cell is one initialised stretch that nobody else covers.
+        unsafe { std::slice::from_raw_parts_mut(self.start, self.rows * self.columns) }
+    }
+}
+
 impl Matrix {
     pub(super) fn new(rows: usize, columns: usize) -> Self {
         Self { data: Vec::with_capacity(rows * columns), rows, columns }
@@ -56,14 +68,25 @@ impl Matrix {
     ) {
         let (Some(&first), Some(&last)) = (bounds.first(), bounds.last()) else { return };
         assert!(first * self.columns == self.data.len() && last <= self.rows);
-        for_each(Address(self.data.as_mut_ptr()), self.columns, bounds, width, |block, range, cell| {
-            for r in 0..cell.rows {
-                // SAFETY: inside the capacity by the assertion; this task alone owns the cell. Zeroing is nearly
-                // free: the lines must come into the cache to be written in any case.
-                unsafe { cell.start.add(r * cell.stride).write_bytes(0, cell.columns) };
-            }
-            body(block, range, cell);
-        });
+        for_each(
+            Address(self.data.as_mut_ptr()),
+            self.columns,
+            bounds,
+            width,
+            |block, range, cell| {
+                let (rows, columns) = if cell.columns == cell.stride {
+                    (1, cell.rows * cell.columns)
+                } else {
+                    (cell.rows, cell.columns)
+                };
+                for r in 0..rows {
+                    // SAFETY: inside the capacity by the assertion; this task alone owns the cell. Zeroing is nearly
+                    // free: the lines must come into the cache to be written in any case.
+                    unsafe { cell.start.add(r * cell.stride).write_bytes(0, columns) };
+                }
+                body(block, range, cell);
+            },
+        );
         // SAFETY: the cells cover every row in `first..last`, and each was initialised above.
         unsafe { self.data.set_len(last * self.columns) };
     }
@@ -112,4 +135,29 @@ fn for_each(
         };
         body(block, range, cell);
     });
+}
+
+/// Computes `sum` on about `parts` parts of `0..count`, whose lengths are multiples of `grain`, and adds up the results in order.
+/// For sums with too few elements to keep all threads busy; the cut is by the numbers alone, never by the threads.
+pub(super) fn sum_of_parts(
+    count: usize,
+    parts: usize,
+    grain: usize,
+    sum: impl Fn(Range<usize>) -> Vec<f32> + Sync,
+) -> Vec<f32> {
+    let step = count.div_ceil(parts.max(1)).next_multiple_of(grain).max(1);
+    let parts = (0..count.div_ceil(step).max(1)).into_par_iter().with_max_len(1);
+    add_up(parts.map(|part| sum(part * step..((part + 1) * step).min(count))).collect())
+}
+
+/// The sum of equally long parts, in their order.
+fn add_up(parts: Vec<Vec<f32>>) -> Vec<f32> {
+    const RUN: usize = 1 << 14;
+    let sum = parts.into_iter().reduce(|mut sum, part| {
+        sum.par_chunks_mut(RUN).zip(part.par_chunks(RUN)).for_each(|(sum, part)| {
+            sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
+        });
+        sum
+    });
+    sum.unwrap_or_default()
 }

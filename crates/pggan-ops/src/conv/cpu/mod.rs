@@ -1,13 +1,13 @@
 //! The convolution engine of the CPU: slices in, slices out, `f32`, channels last.
 //!
-//! [`Packed`] holds a layer's weights as the kernels read them. Two ways of computing share one register-blocked
-//! product (`simd`): [`direct`], the definition, and [`winograd`], which needs a quarter of its products; `plan`
-//! chooses between them by shape. Gradients with respect to the input are the same two with the adjoint weights.
+//! [`Packed`] holds a layer's weights as the kernels read them. 1x1 kernels are plain products (`dense`), 3x3 kernels take
+//! Winograd's way (`winograd`) in tiles that `plan` chooses by shape; both on one register-blocked product (`simd`).
+//! The gradient with respect to the input is the same with the adjoint weights.
 //!
 //! Work is cut into tasks by shape alone, and every sum has a fixed order: results don't depend on the threads.
 
 mod cells;
-mod direct;
+mod dense;
 mod filters;
 mod plan;
 mod scratch;
@@ -19,9 +19,7 @@ mod winograd;
 use std::sync::OnceLock;
 
 use super::Resample;
-use direct::Size;
 use filters::Filters;
-use plan::{Plan, Way};
 
 /// A convolution's channels, kernel edge (3, or 1 with `Resample::Same`) and change of resolution.
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +28,20 @@ pub(crate) struct Spec {
     pub(crate) co: usize,
     pub(crate) k: usize,
     pub(crate) resample: Resample,
+}
+
+/// `[n, h, w, c]` without the channels.
+#[derive(Clone, Copy, Debug)]
+struct Size {
+    n: usize,
+    h: usize,
+    w: usize,
+}
+
+impl Size {
+    fn pixels(self) -> usize {
+        self.n * self.h * self.w
+    }
 }
 
 /// Weights ready for the kernels.
@@ -68,9 +80,9 @@ impl Packed {
 
 fn apply(filters: &Filters, resample: Resample, x: &[f32], size: Size) -> Vec<f32> {
     assert_eq!(x.len(), size.pixels() * filters.inputs, "input of another size");
-    match plan::choose(Way::Apply, filters.taps, filters.inputs, filters.outputs, resample, size) {
-        Plan::Direct => direct::forward(filters, x, size),
-        Plan::Winograd(tile) => winograd::forward(filters, tile, resample, x, size),
+    match filters.taps {
+        1 => dense::forward(filters, x),
+        _ => winograd::forward(filters, plan::tile(resample, size), resample, x, size),
     }
 }
 
@@ -87,8 +99,10 @@ pub(crate) fn weight_grad(
     let Spec { ci, co, k, resample } = spec;
     let size = Size { n, h, w };
     assert_eq!(x.len(), size.pixels() * ci, "input of another size");
-    match plan::choose(Way::WeightGrad, k * k, ci, co, resample, size) {
-        Plan::Direct => direct::weight_grad(x, dy, size, ci, co, k * k, scale),
-        Plan::Winograd(tile) => winograd::weight_grad(tile, resample, x, dy, size, ci, co, scale),
+    match k {
+        1 => dense::weight_grad(x, dy, ci, co, scale),
+        _ => {
+            winograd::weight_grad(plan::tile(resample, size), resample, x, dy, size, ci, co, scale)
+        }
     }
 }

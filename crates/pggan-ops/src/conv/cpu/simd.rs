@@ -1,7 +1,12 @@
 //! The one place where floating-point work meets the processor: a register-blocked product of a few rows with a
 //! panel of columns, and loads and stores of one vector. Everything is generic over [`pulp::Simd`], which picks
 //! AVX-512, AVX2 with FMA, NEON or plain code when the program runs.
-#![expect(unsafe_code, reason = "unaligned vector loads without a bounds check for each; checked once per call")]
+#![expect(
+    unsafe_code,
+    reason = "unaligned vector loads without a bounds check for each; checked once per call"
+)]
+
+use std::marker::PhantomData;
 
 use pulp::{Arch, Simd, WithSimd};
 
@@ -77,7 +82,10 @@ pub(super) fn product<'a, S: Simd>(
         macro_rules! block {
             ($($m:literal)*) => { match rows { $(
                 $m => {
-                    let rows: [&[f32]; $m] = std::array::from_fn(|i| row(first + i));
+                    let mut rows: [&[f32]; $m] = [&[]; $m];
+                    for (i, place) in rows.iter_mut().enumerate() {
+                        *place = row(first + i);
+                    }
                     match vectors {
                         1 => simd.vectorize(Block::<$m, 1> { rows, step, panel, into }),
                         2 => simd.vectorize(Block::<$m, 2> { rows, step, panel, into }),
@@ -120,8 +128,10 @@ impl<const M: usize, const V: usize> WithSimd for Block<'_, M, V> {
             // SAFETY: the assertions above bound `rows[i] + k`, with `k` at most `(depth - 1) * step`, and `columns`
             // plus `width`, with `columns` at most `(depth - 1) * stride` from the start.
             unsafe {
-                let vectors: [S::f32s; V] =
-                    std::array::from_fn(|j| columns.add(j * S::F32_LANES).cast::<S::f32s>().read_unaligned());
+                let mut vectors = [simd.splat_f32s(0.0); V];
+                for j in 0..V {
+                    vectors[j] = columns.add(j * S::F32_LANES).cast::<S::f32s>().read_unaligned();
+                }
                 for i in 0..M {
                     let value = simd.splat_f32s(*rows[i].add(k));
                     for j in 0..V {
@@ -146,13 +156,69 @@ impl<const M: usize, const V: usize> WithSimd for Block<'_, M, V> {
     }
 }
 
-/// The vector at `row[at..]`, filled up with zeros where the row ends.
-#[inline(always)]
-pub(super) fn load<S: Simd>(simd: S, row: &[f32], at: usize) -> S::f32s {
-    match row.get(at..at + S::F32_LANES) {
-        // SAFETY: the slice holds exactly one vector.
-        Some(full) => unsafe { full.as_ptr().cast::<S::f32s>().read_unaligned() },
-        None => simd.partial_load_f32s(&row[at..]),
+/// A square window of pixels, each of `channels` floats.
+pub(super) struct Window<'a, const N: usize> {
+    pixels: [[*const f32; N]; N],
+    channels: usize,
+    owner: PhantomData<&'a [f32]>,
+}
+
+impl<'a, const N: usize> Window<'a, N> {
+    #[inline(always)]
+    pub(super) fn new(channels: usize, pixel: impl Fn(usize, usize) -> &'a [f32]) -> Self {
+        let mut pixels = [[std::ptr::null(); N]; N];
+        for (i, row) in pixels.iter_mut().enumerate() {
+            for (j, place) in row.iter_mut().enumerate() {
+                let pixel = pixel(i, j);
+                assert!(pixel.len() >= channels);
+                *place = pixel.as_ptr();
+            }
+        }
+        Self { pixels, channels, owner: PhantomData }
+    }
+
+    /// The vector at channel `c` of a pixel, filled up with zeros after the last channel.
+    #[inline(always)]
+    pub(super) fn load<S: Simd>(&self, simd: S, i: usize, j: usize, c: usize) -> S::f32s {
+        let pixel = self.pixels[i][j];
+        // SAFETY: every pixel has `channels` floats.
+        unsafe {
+            if c + S::F32_LANES <= self.channels {
+                pixel.add(c).cast::<S::f32s>().read_unaligned()
+            } else {
+                assert!(c <= self.channels);
+                simd.partial_load_f32s(std::slice::from_raw_parts(pixel.add(c), self.channels - c))
+            }
+        }
+    }
+}
+
+/// Equally long stretches of one buffer, `stride` floats apart, written a vector at a time.
+pub(super) struct Planes<'a> {
+    data: &'a mut [f32],
+    stride: usize,
+    count: usize,
+    len: usize,
+}
+
+impl<'a> Planes<'a> {
+    /// `count` planes of `len` floats.
+    pub(super) fn new(data: &'a mut [f32], stride: usize, count: usize, len: usize) -> Self {
+        assert!(count > 0 && data.len() >= (count - 1) * stride + len);
+        Self { data, stride, count, len }
+    }
+
+    #[inline(always)]
+    pub(super) fn store<S: Simd>(&mut self, plane: usize, at: usize, value: S::f32s) {
+        assert!(plane < self.count && at + S::F32_LANES <= self.len);
+        // SAFETY: the vector ends inside plane `plane`, and the planes inside the buffer by `new`.
+        unsafe {
+            self.data
+                .as_mut_ptr()
+                .add(plane * self.stride + at)
+                .cast::<S::f32s>()
+                .write_unaligned(value)
+        };
     }
 }
 

@@ -13,61 +13,105 @@ use pulp::Simd;
 pub(super) trait Map<const I: usize, const O: usize> {
     const MATRIX: [[f32; I]; O];
 
+    /// `MATRIX * x`. The busiest maps have it written out, with their common terms shared.
     #[inline(always)]
     fn apply<S: Simd>(simd: S, x: [S::f32s; I]) -> [S::f32s; O] {
-        std::array::from_fn(|o| {
-            let mut sum = None;
-            for i in 0..I {
-                let factor = Self::MATRIX[o][i];
-                if factor != 0.0 {
-                    sum = Some(match sum {
-                        None if factor == 1.0 => x[i],
-                        None => simd.mul_f32s(simd.splat_f32s(factor), x[i]),
-                        Some(sum) if factor == 1.0 => simd.add_f32s(sum, x[i]),
-                        Some(sum) if factor == -1.0 => simd.sub_f32s(sum, x[i]),
-                        Some(sum) => simd.mul_add_e_f32s(simd.splat_f32s(factor), x[i], sum),
-                    });
-                }
-            }
-            sum.unwrap_or(simd.splat_f32s(0.0))
-        })
+        multiply(simd, &Self::MATRIX, x)
+    }
+
+    /// The adjoint map.
+    #[inline(always)]
+    fn adjoint<S: Simd>(simd: S, y: [S::f32s; O]) -> [S::f32s; I] {
+        multiply(simd, &const { transposed(Self::MATRIX) }, y)
     }
 }
 
-/// The adjoint of a map.
-pub(super) struct Transposed<T>(std::marker::PhantomData<T>);
+/// The adjoint of a map, as a map.
+pub(super) struct Adjoint<T>(std::marker::PhantomData<T>);
 
-impl<const I: usize, const O: usize, T: Map<O, I>> Map<I, O> for Transposed<T> {
-    const MATRIX: [[f32; I]; O] = {
-        let mut transposed = [[0.0; I]; O];
-        let mut o = 0;
-        while o < O {
-            let mut i = 0;
-            while i < I {
-                transposed[o][i] = T::MATRIX[i][o];
-                i += 1;
-            }
-            o += 1;
-        }
-        transposed
-    };
+impl<const I: usize, const O: usize, T: Map<O, I>> Map<I, O> for Adjoint<T> {
+    const MATRIX: [[f32; I]; O] = transposed(T::MATRIX);
+
+    #[inline(always)]
+    fn apply<S: Simd>(simd: S, x: [S::f32s; I]) -> [S::f32s; O] {
+        T::adjoint(simd, x)
+    }
+
+    #[inline(always)]
+    fn adjoint<S: Simd>(simd: S, y: [S::f32s; O]) -> [S::f32s; I] {
+        T::apply(simd, y)
+    }
 }
 
-/// `algorithm!(name: INPUT, OUTPUT, FILTER)` makes the three maps of one algorithm.
+const fn transposed<const I: usize, const O: usize>(matrix: [[f32; I]; O]) -> [[f32; O]; I] {
+    let mut transposed = [[0.0; O]; I];
+    let mut o = 0;
+    while o < O {
+        let mut i = 0;
+        while i < I {
+            transposed[i][o] = matrix[o][i];
+            i += 1;
+        }
+        o += 1;
+    }
+    transposed
+}
+
+/// `matrix * x`; zeros and ones cost nothing once the loops are unrolled.
+#[inline(always)]
+fn multiply<S: Simd, const I: usize, const O: usize>(
+    simd: S,
+    matrix: &[[f32; I]; O],
+    x: [S::f32s; I],
+) -> [S::f32s; O] {
+    // Plain loops here and wherever vectors are handled: a closure that is not inlined loses the vector instructions.
+    let mut y = [simd.splat_f32s(0.0); O];
+    for o in 0..O {
+        let mut first = true;
+        for i in 0..I {
+            let factor = matrix[o][i];
+            if factor != 0.0 {
+                y[o] = if first && factor == 1.0 {
+                    x[i]
+                } else if first {
+                    simd.mul_f32s(simd.splat_f32s(factor), x[i])
+                } else if factor == 1.0 {
+                    simd.add_f32s(y[o], x[i])
+                } else if factor == -1.0 {
+                    simd.sub_f32s(y[o], x[i])
+                } else {
+                    simd.mul_add_e_f32s(simd.splat_f32s(factor), x[i], y[o])
+                };
+                first = false;
+            }
+        }
+    }
+    y
+}
+
+/// `algorithm!(name: INPUT, OUTPUT, FILTER)` makes the three maps of one algorithm; those of input and output may be
+/// followed by methods that replace the general ones.
 macro_rules! algorithm {
-    ($name:ident: [$input:literal -> $points:literal] $b:expr, [$sums:literal -> $out:literal] $a:expr,
+    ($name:ident: [$input:literal -> $points:literal] $b:expr $(=> { $($input_methods:item)* })?,
+     [$sums:literal -> $out:literal] $a:expr $(=> { $($output_methods:item)* })?,
      [$products:literal] $g:expr) => {
+        #[allow(unused_imports, reason = "only for replaced methods")]
         pub(super) mod $name {
+            use pulp::Simd;
+            use super::Map;
+
             pub(in super::super) struct Input;
-            impl super::Map<$input, $points> for Input {
+            impl Map<$input, $points> for Input {
                 const MATRIX: [[f32; $input]; $points] = $b;
+                $($($input_methods)*)?
             }
             pub(in super::super) struct Output;
-            impl super::Map<$sums, $out> for Output {
+            impl Map<$sums, $out> for Output {
                 const MATRIX: [[f32; $sums]; $out] = $a;
+                $($($output_methods)*)?
             }
             pub(in super::super) struct Filter;
-            impl super::Map<3, $products> for Filter {
+            impl Map<3, $products> for Filter {
                 const MATRIX: [[f32; 3]; $products] = $g;
             }
         }
@@ -82,13 +126,56 @@ algorithm!(large_same:
         [0.0, -2.0, -1.0, 2.0, 1.0, 0.0],
         [0.0, 2.0, -1.0, -2.0, 1.0, 0.0],
         [0.0, 4.0, 0.0, -5.0, 0.0, 1.0],
-    ],
+    ] => {
+        #[inline(always)]
+        fn apply<S: Simd>(simd: S, x: [S::f32s; 6]) -> [S::f32s; 6] {
+            let fma = |factor: f32, a, b| simd.mul_add_e_f32s(simd.splat_f32s(factor), a, b);
+            let (even, odd) = (fma(-4.0, x[2], x[4]), fma(-4.0, x[1], x[3]));
+            let (near, far) = (simd.sub_f32s(x[4], x[2]), simd.sub_f32s(x[3], x[1]));
+            [
+                fma(4.0, x[0], fma(-5.0, x[2], x[4])),
+                simd.add_f32s(even, odd),
+                simd.sub_f32s(even, odd),
+                fma(2.0, far, near),
+                fma(-2.0, far, near),
+                fma(4.0, x[1], fma(-5.0, x[3], x[5])),
+            ]
+        }
+    },
     [6 -> 4] [
         [1.0, 1.0, 1.0, 1.0, 1.0, 0.0],
         [0.0, 1.0, -1.0, 2.0, -2.0, 0.0],
         [0.0, 1.0, 1.0, 4.0, 4.0, 0.0],
         [0.0, 1.0, -1.0, 8.0, -8.0, 1.0],
-    ],
+    ] => {
+        #[inline(always)]
+        fn apply<S: Simd>(simd: S, m: [S::f32s; 6]) -> [S::f32s; 4] {
+            let fma = |factor: f32, a, b| simd.mul_add_e_f32s(simd.splat_f32s(factor), a, b);
+            let (sum, difference) = (simd.add_f32s(m[1], m[2]), simd.sub_f32s(m[1], m[2]));
+            let (sum2, difference2) = (simd.add_f32s(m[3], m[4]), simd.sub_f32s(m[3], m[4]));
+            [
+                simd.add_f32s(simd.add_f32s(m[0], sum), sum2),
+                fma(2.0, difference2, difference),
+                fma(4.0, sum2, sum),
+                simd.add_f32s(fma(8.0, difference2, difference), m[5]),
+            ]
+        }
+
+        #[inline(always)]
+        fn adjoint<S: Simd>(simd: S, y: [S::f32s; 4]) -> [S::f32s; 6] {
+            let fma = |factor: f32, a, b| simd.mul_add_e_f32s(simd.splat_f32s(factor), a, b);
+            let (even, odd) = (simd.add_f32s(y[0], y[2]), simd.add_f32s(y[1], y[3]));
+            let (even2, odd2) = (fma(4.0, y[2], y[0]), fma(4.0, y[3], y[1]));
+            [
+                y[0],
+                simd.add_f32s(even, odd),
+                simd.sub_f32s(even, odd),
+                fma(2.0, odd2, even2),
+                fma(-2.0, odd2, even2),
+                y[3],
+            ]
+        }
+    },
     [6] [
         [1.0 / 4.0, 0.0, 0.0],
         [-1.0 / 6.0, -1.0 / 6.0, -1.0 / 6.0],
@@ -128,7 +215,13 @@ algorithm!(large_down:
         [0.0, -2.0, -1.0, 2.0, 1.0, 0.0],
         [0.0, 2.0, -1.0, -2.0, 1.0, 0.0],
         [0.0, 4.0, 0.0, -5.0, 0.0, 1.0],
-    ],
+    ] => {
+        #[inline(always)]
+        fn apply<S: Simd>(simd: S, x: [S::f32s; 6]) -> [S::f32s; 5] {
+            let [zero, one, _, two, minus_two, infinity] = super::large_same::Input::apply(simd, x);
+            [zero, one, two, minus_two, infinity]
+        }
+    },
     [4 -> 2] [[1.0, 1.0, 1.0, 0.0], [0.0, 1.0, 4.0, 1.0]],
     [5] [
         [1.0 / 8.0, 0.0, 0.0],
@@ -156,3 +249,36 @@ algorithm!(small_down:
     [1 -> 1] [[1.0]],
     [3] [[0.5, 0.0, 0.0], [0.5, 0.5, 0.5], [0.0, 0.0, -0.5]]
 );
+
+#[cfg(test)]
+mod tests {
+    use pulp::{Arch, WithSimd};
+
+    use super::*;
+
+    struct Check<T, const I: usize, const O: usize>(std::marker::PhantomData<T>);
+
+    impl<T: Map<I, O>, const I: usize, const O: usize> WithSimd for Check<T, I, O> {
+        type Output = ();
+
+        fn with_simd<S: Simd>(self, simd: S) {
+            let vector = |i: usize| simd.splat_f32s((i * i + 3) as f32);
+            let bits =
+                |v: &[S::f32s]| v.iter().map(|v| simd.reduce_sum_f32s(*v)).collect::<Vec<_>>();
+            let (x, y) = (std::array::from_fn(vector), std::array::from_fn(vector));
+            // Small whole numbers: any order of summation is exact.
+            assert_eq!(bits(&T::apply(simd, x)), bits(&multiply(simd, &T::MATRIX, x)));
+            assert_eq!(
+                bits(&T::adjoint(simd, y)),
+                bits(&multiply(simd, &transposed(T::MATRIX), y))
+            );
+        }
+    }
+
+    #[test]
+    fn written_out_maps_equal_their_matrices() {
+        Arch::new().dispatch(Check::<large_same::Input, 6, 6>(std::marker::PhantomData));
+        Arch::new().dispatch(Check::<large_same::Output, 6, 4>(std::marker::PhantomData));
+        Arch::new().dispatch(Check::<large_down::Input, 6, 5>(std::marker::PhantomData));
+    }
+}

@@ -12,8 +12,8 @@ use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::super::Resample;
+use super::Size;
 use super::cells::{Cell, Matrix};
-use super::direct::Size;
 use super::filters::Filters;
 use super::scratch::Scratch;
 use super::simd::{self, Panel, Target};
@@ -24,33 +24,55 @@ pub(super) use weight::weight_grad;
 
 /// Tiles multiplied at a time: their sums stay in the second-level cache. A multiple of the register block's rows.
 const BLOCK: usize = 48;
-/// Tiles of one task, to share its mapped weights.
+/// Tiles of one task at most; they share its mapped weights.
 const GROUP: usize = 192;
+/// Tasks that are wanted, for machines of many cores.
+const TASKS: usize = 8;
 /// Columns of one task, where many tasks share the points.
 const COLUMNS: usize = 64;
 /// Input times output channels up to which one task does all: points that only it uses stay in its own cache.
 const FUSED: usize = 128 * 128;
 /// Points held at a time, in floats, where tasks share them; together with the weights they should fit the last cache.
-const HELD: usize = 3 << 20;
+const HELD: usize = 2 << 20;
+/// Blocks up to which a task keeps the sums of all, and the channels whose weights it then maps at a time.
+const FEW: usize = 2;
+const SHALLOW: usize = 128;
 /// Channels that one product sums over.
 const DEPTH: usize = 512;
 /// Floats between the ends and starts of neighbouring points, so that their addresses don't compete for the same cache lines.
 const SKEW: usize = 80;
 
 /// `[n, h, w, inputs]` to `[n, h', w', outputs]`.
-pub(super) fn forward(filters: &Filters, tile: Tile, resample: Resample, x: &[f32], size: Size) -> Vec<f32> {
+pub(super) fn forward(
+    filters: &Filters,
+    tile: Tile,
+    resample: Resample,
+    x: &[f32],
+    size: Size,
+) -> Vec<f32> {
     let tiling = Tiling::new(Form::new(tile, resample), size);
     let zeros = vec![0.0; filters.inputs];
-    let images = Images { data: x, size, stride: filters.inputs, channels: 0..filters.inputs, zeros: &zeros };
+    let images = Images {
+        data: x,
+        size,
+        stride: filters.inputs,
+        channels: 0..filters.inputs,
+        zeros: &zeros,
+    };
     let job = Job { tiling, images, filters, pairs: tiling.form.pairs() };
     let panel = filters.widths.panel;
     let fused = filters.inputs * filters.outputs <= FUSED;
-    let width = if fused { filters.outputs.next_multiple_of(panel) } else { COLUMNS.next_multiple_of(panel) };
+    let width = if fused {
+        filters.outputs.next_multiple_of(panel)
+    } else {
+        COLUMNS.next_multiple_of(panel)
+    };
 
     // Enough tasks for many threads, but not so small that mapping the weights dominates.
     let tiles = tiling.rows() * tiling.across;
-    let group = (tiles * filters.outputs.div_ceil(width) / 16).clamp(BLOCK, GROUP);
-    let rows = (group / tiling.across).max(1); // of tiles, in one task
+    let wanted = TASKS.div_ceil(filters.outputs.div_ceil(width)).min(tiles.div_ceil(BLOCK / 2));
+    let groups = tiles.div_ceil(GROUP).max(wanted).max(1);
+    let rows = tiling.rows().div_ceil(groups).max(1); // of tiles, in one task
     let chunk = if fused {
         tiling.rows()
     } else {
@@ -62,8 +84,10 @@ pub(super) fn forward(filters: &Filters, tile: Tile, resample: Resample, x: &[f3
     let mut first = 0;
     while first < tiling.rows() {
         let last = (first + chunk).min(tiling.rows());
-        let groups: Vec<Range<usize>> =
-            (first..last).step_by(rows).map(|row| row * tiling.across..(row + rows).min(last) * tiling.across).collect();
+        let groups: Vec<Range<usize>> = (first..last)
+            .step_by(rows)
+            .map(|row| row * tiling.across..(row + rows).min(last) * tiling.across)
+            .collect();
         let bounds: Vec<usize> =
             (first..last).step_by(rows).chain([last]).map(|row| tiling.first_pixel(row)).collect();
         // Blocks never reach across groups, so that each group finds its own.
@@ -87,12 +111,20 @@ pub(super) fn forward(filters: &Filters, tile: Tile, resample: Resample, x: &[f3
     y.into_vec()
 }
 
+/// Tiles, and products for each pair of channels in a tile.
+pub(super) fn count(tile: Tile, resample: Resample, size: Size) -> (usize, usize) {
+    let tiling = Tiling::new(Form::new(tile, resample), size);
+    (tiling.rows() * tiling.across, tiling.form.products.len().pow(2))
+}
+
 /// Cuts tiles into blocks of nearly equal size.
 fn blocks(tiles: Range<usize>) -> impl Iterator<Item = Range<usize>> {
     let count = tiles.len().div_ceil(BLOCK);
     let len = tiles.len().div_ceil(count.max(1)).next_multiple_of(simd::ROWS);
     (0..count)
-        .map(move |i| (tiles.start + i * len).min(tiles.end)..(tiles.start + (i + 1) * len).min(tiles.end))
+        .map(move |i| {
+            (tiles.start + i * len).min(tiles.end)..(tiles.start + (i + 1) * len).min(tiles.end)
+        })
         .filter(|block| !block.is_empty())
 }
 
@@ -143,7 +175,14 @@ impl WithSimd for Points<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Self { job, tiles, points } = self;
-        transform::input_points(simd, job.tiling, job.images.clone(), tiles, job.points_layout(), points);
+        transform::input_points(
+            simd,
+            job.tiling,
+            job.images.clone(),
+            tiles,
+            job.points_layout(),
+            points,
+        );
     }
 }
 
@@ -169,63 +208,95 @@ impl WithSimd for Task<'_> {
         let (inputs, panel) = (filters.inputs, filters.widths.panel);
         let panels = self.columns.start / panel..self.columns.end.div_ceil(panel);
 
-        let stride = inputs * panel + SKEW;
+        // A few blocks keep all their sums, and the weights are mapped by and by: both stay in the cache. Many blocks take
+        // turns with one block's sums, and the weights are all mapped before.
+        let few = self.blocks.len() <= FEW;
+        let (slots, depth) =
+            if few { (self.blocks.len(), SHALLOW.min(inputs)) } else { (1, inputs) };
+        let stride = depth * panel + SKEW;
         let mapped = form.products.len().pow(2) * stride;
         let mut weights = Scratch::new(panels.len() * mapped);
-        for (p, weights) in panels.clone().zip(weights.chunks_exact_mut(mapped)) {
-            let taps = std::array::from_fn(|tap| filters.tap(p, tap));
-            simd.vectorize(Mapped { tiling, taps, stride, weights });
-        }
-
         let sum_len = BLOCK * panel + SKEW;
-        let mut sums = Scratch::new(form.sums.pow(2) * sum_len);
-        let mut own = Scratch::new(if self.points.is_none() { self.job.points_len(BLOCK) } else { 0 });
+        let block_len = form.sums.pow(2) * sum_len;
+        let mut sums = Scratch::new(slots * panels.len() * block_len);
+        let points_len = self.job.points_len(BLOCK);
+        let mut own = Scratch::new(if self.points.is_none() { slots * points_len } else { 0 });
         let layout = self.job.points_layout();
-        for (b, block) in self.blocks.iter().enumerate() {
-            let points = match self.points {
-                Some(points) => &points[b * self.job.points_len(BLOCK)..],
-                None => {
-                    simd.vectorize(Points { job: self.job, tiles: block.clone(), points: &mut own });
-                    &own
-                }
-            };
-            for (p, weights) in panels.clone().zip(weights.chunks_exact(mapped)) {
-                let width = filters.width(p);
-                for pair in pairs {
-                    let points = &points[pair.point * layout.point..];
-                    let weights = &weights[pair.filter * stride..][..inputs * width];
-                    let sums = &mut sums[pair.sum * sum_len..][..BLOCK * width];
-                    for depth in (0..inputs).step_by(DEPTH) {
-                        let row = |r: usize| &points[r * layout.tile + depth..][..DEPTH.min(inputs - depth)];
-                        let panel = Panel {
-                            data: &weights[depth * width..],
-                            stride: width,
-                            width,
-                            depth: DEPTH.min(inputs - depth),
-                        };
-                        let target = Target { data: sums, stride: width, add: pair.add || depth > 0 };
-                        simd::product(simd, block.len(), row, 1, panel, target);
+        for first in (0..inputs).step_by(depth) {
+            let rows = first..(first + depth).min(inputs);
+            for (p, weights) in panels.clone().zip(weights.chunks_exact_mut(mapped)) {
+                simd.vectorize(Mapped {
+                    job: self.job,
+                    panel: p,
+                    rows: rows.clone(),
+                    stride,
+                    weights,
+                });
+            }
+            for (b, block) in self.blocks.iter().enumerate() {
+                let slot = b % slots;
+                let points = match self.points {
+                    Some(points) => &points[b * points_len..],
+                    None => {
+                        let points = &mut own[slot * points_len..][..points_len];
+                        if first == 0 {
+                            simd.vectorize(Points { job: self.job, tiles: block.clone(), points });
+                        }
+                        points
+                    }
+                };
+                let sums = &mut sums[slot * panels.len() * block_len..];
+                for ((p, weights), sums) in panels
+                    .clone()
+                    .zip(weights.chunks_exact(mapped))
+                    .zip(sums.chunks_exact_mut(block_len))
+                {
+                    let width = filters.width(p);
+                    for pair in pairs {
+                        let points = &points[pair.point * layout.point..];
+                        let weights = &weights[pair.filter * stride..];
+                        let sums = &mut sums[pair.sum * sum_len..][..BLOCK * width];
+                        for from in (0..rows.len()).step_by(DEPTH) {
+                            let depth = DEPTH.min(rows.len() - from);
+                            let row = |r: usize| &points[r * layout.tile + first + from..][..depth];
+                            let panel = Panel {
+                                data: &weights[from * width..],
+                                stride: width,
+                                width,
+                                depth,
+                            };
+                            let target = Target {
+                                data: sums,
+                                stride: width,
+                                add: pair.add || first + from > 0,
+                            };
+                            simd::product(simd, block.len(), row, 1, panel, target);
+                        }
+                    }
+                    if rows.end == inputs {
+                        let columns = filters.columns(p);
+                        simd.vectorize(Outputs {
+                            tiling,
+                            sums,
+                            layout: Layout { point: sum_len, tile: width },
+                            tiles: block.clone(),
+                            first: self.origin,
+                            columns: columns.start - self.columns.start
+                                ..columns.end - self.columns.start,
+                            cell: &mut self.cell,
+                        });
                     }
                 }
-                let columns = filters.columns(p);
-                simd.vectorize(Outputs {
-                    tiling,
-                    sums: &sums,
-                    layout: Layout { point: sum_len, tile: width },
-                    tiles: block.clone(),
-                    first: self.origin,
-                    columns: columns.start - self.columns.start..columns.end - self.columns.start,
-                    cell: &mut self.cell,
-                });
             }
         }
     }
 }
 
-/// One panel's filters.
+/// One panel's filters for some input channels.
 struct Mapped<'a> {
-    tiling: Tiling,
-    taps: [&'a [f32]; 9],
+    job: &'a Job<'a>,
+    panel: usize,
+    rows: Range<usize>,
     stride: usize,
     weights: &'a mut [f32],
 }
@@ -235,7 +306,12 @@ impl WithSimd for Mapped<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        transform::filters(simd, self.tiling, self.taps, self.stride, self.weights);
+        let width = self.job.filters.width(self.panel);
+        let taps = self.job.filters.taps(self.panel, self.rows.start);
+        for (taps, at) in taps.chunks_exact(9 * width).zip((0..self.rows.len()).map(|i| i * width))
+        {
+            transform::filters(simd, self.job.tiling, taps, self.stride, &mut self.weights[at..]);
+        }
     }
 }
 

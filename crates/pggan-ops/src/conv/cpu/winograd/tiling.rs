@@ -1,7 +1,7 @@
 //! What the matrices of an algorithm mean for images: windows, tiles, points, and who is multiplied with whom.
 
 use super::super::super::Resample;
-use super::super::direct::Size;
+use super::super::Size;
 
 /// Edge of the tile of outputs (of the higher resolution, where two are involved).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,9 +32,13 @@ pub(super) struct Form {
 impl Form {
     pub(super) fn new(tile: Tile, resample: Resample) -> Self {
         let (window, points, sums, outputs, products): (_, _, _, _, &[_]) = match (tile, resample) {
-            (Tile::Large, Resample::Same) => (6, 6, 6, 4, &[(0, 0), (1, 1), (2, 2), (3, 3), (4, 4), (5, 5)]),
+            (Tile::Large, Resample::Same) => {
+                (6, 6, 6, 4, &[(0, 0), (1, 1), (2, 2), (3, 3), (4, 4), (5, 5)])
+            }
             (Tile::Large, Resample::Up) => (4, 4, 5, 4, &[(0, 0), (1, 1), (2, 2), (2, 3), (3, 4)]),
-            (Tile::Large, Resample::Down) => (6, 5, 4, 2, &[(0, 0), (1, 1), (2, 2), (3, 2), (4, 3)]),
+            (Tile::Large, Resample::Down) => {
+                (6, 5, 4, 2, &[(0, 0), (1, 1), (2, 2), (3, 2), (4, 3)])
+            }
             (Tile::Small, Resample::Same) => (4, 4, 4, 2, &[(0, 0), (1, 1), (2, 2), (3, 3)]),
             (Tile::Small, Resample::Up) => (3, 3, 3, 2, &[(0, 0), (1, 1), (2, 2)]),
             (Tile::Small, Resample::Down) => (4, 3, 1, 1, &[(0, 0), (1, 0), (2, 0)]),

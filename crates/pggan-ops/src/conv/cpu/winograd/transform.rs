@@ -6,10 +6,12 @@ use std::ops::Range;
 use pulp::Simd;
 
 use super::super::super::Resample;
+use super::super::Size;
 use super::super::cells::Cell;
-use super::super::direct::Size;
-use super::super::simd::{load, store};
-use super::algorithms::{Map, Transposed, large_down, large_same, large_up, small_down, small_same, small_up};
+use super::super::simd::{Planes, Window, store};
+use super::algorithms::{
+    Adjoint, Map, large_down, large_same, large_up, small_down, small_same, small_up,
+};
 use super::tiling::{Tile, Tiling};
 
 /// Distances, in floats, between points and between tiles.
@@ -31,14 +33,14 @@ macro_rules! with_maps {
             (Tile::Small, Resample::Down) => $call::<S, small_down::$map, _, _>($($argument),*),
         }
     };
-    ($form:expr, transposed $map:ident, $call:ident($($argument:expr),*)) => {
+    ($form:expr, adjoint $map:ident, $call:ident($($argument:expr),*)) => {
         match ($form.tile, $form.resample) {
-            (Tile::Large, Resample::Same) => $call::<S, Transposed<large_same::$map>, _, _>($($argument),*),
-            (Tile::Large, Resample::Up) => $call::<S, Transposed<large_up::$map>, _, _>($($argument),*),
-            (Tile::Large, Resample::Down) => $call::<S, Transposed<large_down::$map>, _, _>($($argument),*),
-            (Tile::Small, Resample::Same) => $call::<S, Transposed<small_same::$map>, _, _>($($argument),*),
-            (Tile::Small, Resample::Up) => $call::<S, Transposed<small_up::$map>, _, _>($($argument),*),
-            (Tile::Small, Resample::Down) => $call::<S, Transposed<small_down::$map>, _, _>($($argument),*),
+            (Tile::Large, Resample::Same) => $call::<S, Adjoint<large_same::$map>, _, _>($($argument),*),
+            (Tile::Large, Resample::Up) => $call::<S, Adjoint<large_up::$map>, _, _>($($argument),*),
+            (Tile::Large, Resample::Down) => $call::<S, Adjoint<large_down::$map>, _, _>($($argument),*),
+            (Tile::Small, Resample::Same) => $call::<S, Adjoint<small_same::$map>, _, _>($($argument),*),
+            (Tile::Small, Resample::Up) => $call::<S, Adjoint<small_up::$map>, _, _>($($argument),*),
+            (Tile::Small, Resample::Down) => $call::<S, Adjoint<small_down::$map>, _, _>($($argument),*),
         }
     };
 }
@@ -80,7 +82,7 @@ pub(super) fn gradient_points<S: Simd>(
     points: &mut [f32],
 ) {
     let step = tiling.form.outputs;
-    with_maps!(tiling.form, transposed Output, analyze(simd, tiling, images, (step, 0), tiles, layout, points));
+    with_maps!(tiling.form, adjoint Output, analyze(simd, tiling, images, (step, 0), tiles, layout, points));
 }
 
 /// `step` and `lead`: pixels from window to window, and how many of them lie before the tile.
@@ -95,36 +97,26 @@ fn analyze<S: Simd, T: Map<I, O>, const I: usize, const O: usize>(
     points: &mut [f32],
 ) {
     let Images { data, size, stride, channels, zeros } = images;
+    let padded = channels.len().next_multiple_of(S::F32_LANES);
     for (t, tile) in tiles.enumerate() {
         let (n, row, column) = tiling.place(tile);
-        let window: [[&[f32]; I]; I] = std::array::from_fn(|i| {
-            let y = row * step + i;
-            std::array::from_fn(|j| {
-                let x = column * step + j;
-                let inside = (lead..size.h + lead).contains(&y) && (lead..size.w + lead).contains(&x);
-                if inside {
-                    &data[((n * size.h + y - lead) * size.w + x - lead) * stride..][channels.clone()]
-                } else {
-                    &zeros[channels.clone()]
-                }
-            })
+        let window = Window::<I>::new(channels.len(), |i, j| {
+            let (y, x) = (row * step + i, column * step + j);
+            if (lead..size.h + lead).contains(&y) && (lead..size.w + lead).contains(&x) {
+                &data[((n * size.h + y - lead) * size.w + x - lead) * stride..][channels.clone()]
+            } else {
+                &zeros[channels.clone()]
+            }
         });
-        let mut c = 0;
-        while c < channels.len() {
-            let mut half = [[simd.splat_f32s(0.0); I]; O];
-            for j in 0..I {
-                let column = T::apply(simd, std::array::from_fn(|i| load(simd, window[i][j], c)));
-                for o in 0..O {
-                    half[o][j] = column[o];
+        let mut planes = Planes::new(&mut points[t * layout.tile..], layout.point, O * O, padded);
+        for c in (0..padded).step_by(S::F32_LANES) {
+            let half = down::<S, T, I, O>(simd, &window, c);
+            for o in 0..O {
+                let row = T::apply(simd, half[o]);
+                for p in 0..O {
+                    planes.store::<S>(o * O + p, c, row[p]);
                 }
             }
-            let at = t * layout.tile + c;
-            for (o, half) in half.into_iter().enumerate() {
-                for (p, value) in T::apply(simd, half).into_iter().enumerate() {
-                    store(simd, points, at + (o * O + p) * layout.point, value);
-                }
-            }
-            c += S::F32_LANES;
         }
     }
 }
@@ -143,7 +135,11 @@ pub(super) fn outputs<S: Simd>(
     columns: Range<usize>,
     cell: &mut Cell<'_>,
 ) {
-    with_maps!(tiling.form, Output, synthesize(simd, tiling, sums, layout, tiles, first, columns, cell));
+    with_maps!(
+        tiling.form,
+        Output,
+        synthesize(simd, tiling, sums, layout, tiles, first, columns, cell)
+    );
 }
 
 #[inline(always)]
@@ -159,60 +155,80 @@ fn synthesize<S: Simd, T: Map<I, O>, const I: usize, const O: usize>(
     cell: &mut Cell<'_>,
 ) {
     let size = tiling.output;
+    let padded = columns.len().next_multiple_of(S::F32_LANES);
     for (t, tile) in tiles.enumerate() {
         let (n, row, column) = tiling.place(tile);
         let (rows, across) = (O.min(size.h - row * O), O.min(size.w - column * O));
         let corner = (n * size.h + row * O) * size.w + column * O - first;
-        let mut c = 0;
-        while c < columns.len() {
-            let at = t * layout.tile + c;
-            let mut half = [[simd.splat_f32s(0.0); I]; O];
-            for j in 0..I {
-                let column =
-                    T::apply(simd, std::array::from_fn(|i| load(simd, sums, at + (i * I + j) * layout.point)));
-                for o in 0..O {
-                    half[o][j] = column[o];
+        let window = Window::<I>::new(padded, |i, j| {
+            &sums[t * layout.tile + (i * I + j) * layout.point..][..padded]
+        });
+        for c in (0..padded).step_by(S::F32_LANES) {
+            let half = down::<S, T, I, O>(simd, &window, c);
+            for o in 0..O {
+                let row = T::apply(simd, half[o]);
+                for p in 0..O {
+                    if o < rows && p < across {
+                        let pixel = &mut cell.row(corner + o * size.w + p)[..columns.end];
+                        store(simd, pixel, columns.start + c, row[p]);
+                    }
                 }
             }
-            for (o, half) in half.into_iter().enumerate().take(rows) {
-                for (p, value) in T::apply(simd, half).into_iter().enumerate().take(across) {
-                    let row = &mut cell.row(corner + o * size.w + p)[..columns.end];
-                    store(simd, row, columns.start + c, value);
-                }
-            }
-            c += S::F32_LANES;
         }
     }
 }
 
+/// The map applied to the columns of a window, at channel `c`.
+#[inline(always)]
+fn down<S: Simd, T: Map<I, O>, const I: usize, const O: usize>(
+    simd: S,
+    window: &Window<'_, I>,
+    c: usize,
+) -> [[S::f32s; I]; O] {
+    let mut half = [[simd.splat_f32s(0.0); I]; O];
+    for j in 0..I {
+        let mut column = [simd.splat_f32s(0.0); I];
+        for i in 0..I {
+            column[i] = window.load(simd, i, j, c);
+        }
+        let column = T::apply(simd, column);
+        for o in 0..O {
+            half[o][j] = column[o];
+        }
+    }
+    half
+}
+
 /// The filters `[product][len]` (`stride` apart) of weights `[tap][len]`.
 #[inline(always)]
-pub(super) fn filters<S: Simd>(simd: S, tiling: Tiling, weights: [&[f32]; 9], stride: usize, out: &mut [f32]) {
+pub(super) fn filters<S: Simd>(
+    simd: S,
+    tiling: Tiling,
+    weights: &[f32],
+    stride: usize,
+    out: &mut [f32],
+) {
     with_maps!(tiling.form, Filter, expand(simd, weights, stride, out));
 }
 
 #[inline(always)]
 fn expand<S: Simd, T: Map<I, O>, const I: usize, const O: usize>(
     simd: S,
-    weights: [&[f32]; 9],
+    weights: &[f32],
     stride: usize,
     out: &mut [f32],
 ) {
-    let mut at = 0;
-    while at < weights[0].len() {
-        let mut half = [[simd.splat_f32s(0.0); I]; O];
-        for j in 0..I {
-            let column = T::apply(simd, std::array::from_fn(|i| load(simd, weights[i * I + j], at)));
-            for o in 0..O {
-                half[o][j] = column[o];
+    let len = weights.len() / 9;
+    let window = Window::<I>::new(len, |i, j| &weights[(i * I + j) * len..][..len]);
+    let mut planes = Planes::new(out, stride, O * O, len);
+    for at in (0..len).step_by(S::F32_LANES) {
+        let half = down::<S, T, I, O>(simd, &window, at);
+        for o in 0..O {
+            let row = T::apply(simd, half[o]);
+            for p in 0..O {
+                planes.store::<S>(o * O + p, at, row[p]);
             }
         }
-        for (o, half) in half.into_iter().enumerate() {
-            for (p, value) in T::apply(simd, half).into_iter().enumerate() {
-                store(simd, out, at + (o * O + p) * stride, value);
-            }
-        }
-        at += S::F32_LANES;
     }
 }
 
@@ -224,7 +240,7 @@ pub(super) fn weight_taps<S: Simd>(
     gradients: &[f32],
     stride: usize,
 ) -> [[S::f32s; 3]; 3] {
-    with_maps!(tiling.form, transposed Filter, fold(simd, gradients, stride))
+    with_maps!(tiling.form, adjoint Filter, fold(simd, gradients, stride))
 }
 
 #[inline(always)]
@@ -233,12 +249,12 @@ fn fold<S: Simd, T: Map<I, O>, const I: usize, const O: usize>(
     gradients: &[f32],
     stride: usize,
 ) -> [[S::f32s; O]; O] {
-    let mut half = [[simd.splat_f32s(0.0); I]; O];
-    for j in 0..I {
-        let column = T::apply(simd, std::array::from_fn(|i| load(simd, gradients, (i * I + j) * stride)));
-        for o in 0..O {
-            half[o][j] = column[o];
-        }
+    let window =
+        Window::<I>::new(S::F32_LANES, |i, j| &gradients[(i * I + j) * stride..][..S::F32_LANES]);
+    let half = down::<S, T, I, O>(simd, &window, 0);
+    let mut taps = [[simd.splat_f32s(0.0); O]; O];
+    for o in 0..O {
+        taps[o] = T::apply(simd, half[o]);
     }
-    half.map(|row| T::apply(simd, row))
+    taps
 }

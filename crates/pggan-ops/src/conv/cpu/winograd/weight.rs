@@ -7,8 +7,8 @@ use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::super::super::Resample;
-use super::super::cells::{Cell, Matrix};
-use super::super::direct::Size;
+use super::super::Size;
+use super::super::cells::{self, Cell, Matrix};
 use super::super::scratch::Scratch;
 use super::super::simd::{self, Panel, Target, Widths};
 use super::tiling::{Form, Pair, Tile, Tiling};
@@ -40,7 +40,13 @@ pub(in super::super) fn weight_grad(
     let job = Job {
         tiling,
         x: Images { data: x, size, stride: inputs, channels: 0..inputs, zeros: &zeros },
-        dy: Images { data: dy, size: tiling.output, stride: outputs, channels: 0..outputs, zeros: &zeros },
+        dy: Images {
+            data: dy,
+            size: tiling.output,
+            stride: outputs,
+            channels: 0..outputs,
+            zeros: &zeros,
+        },
         pairs: tiling.form.pairs(),
         widths,
         scale,
@@ -50,22 +56,7 @@ pub(in super::super) fn weight_grad(
     let tiles = tiling.rows() * tiling.across;
     let tasks = inputs.div_ceil(widths.panel) * outputs.div_ceil(OUTPUTS);
     let parts = TASKS.div_ceil(tasks).min(tiles.div_ceil(2 * BLOCK)).max(1);
-    let step = tiles.div_ceil(parts).next_multiple_of(BLOCK);
-    let held = HELD / parts.min(4);
-    let partials: Vec<Vec<f32>> = (0..tiles.div_ceil(step))
-        .into_par_iter()
-        .with_max_len(1)
-        .map(|part| job.sum(part * step..((part + 1) * step).min(tiles), held))
-        .collect();
-    partials
-        .into_iter()
-        .reduce(|mut sum, part| {
-            sum.par_chunks_mut(1 << 14).zip(part.par_chunks(1 << 14)).for_each(|(sum, part)| {
-                sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
-            });
-            sum
-        })
-        .unwrap_or_else(|| vec![0.0; outputs * inputs * 9])
+    cells::sum_of_parts(tiles, parts, BLOCK, |tiles| job.sum(tiles, HELD / parts.min(4)))
 }
 
 struct Job<'a> {
@@ -82,6 +73,9 @@ impl Job<'_> {
     fn sum(&self, tiles: Range<usize>, held: usize) -> Vec<f32> {
         let form = self.tiling.form;
         let (inputs, outputs) = (self.x.channels.len(), self.dy.channels.len());
+        if tiles.is_empty() {
+            return vec![0.0; outputs * inputs * 9];
+        }
         let wide = self.widths.panel;
         let (panels, slabs) = (inputs.div_ceil(wide), outputs.div_ceil(OUTPUTS));
         let one = form.points.pow(2) * panels * wide + form.sums.pow(2) * slabs * OUTPUTS;
@@ -100,9 +94,17 @@ impl Job<'_> {
             let input = x.par_chunks_mut(x_len).zip(columns(inputs, wide));
             let input = input.map(|(points, channels)| (Side::Input, of_x, points, channels));
             let gradient = dy.par_chunks_mut(dy_len).zip(columns(outputs, OUTPUTS));
-            let gradient = gradient.map(|(points, channels)| (Side::Gradient, of_dy, points, channels));
+            let gradient =
+                gradient.map(|(points, channels)| (Side::Gradient, of_dy, points, channels));
             input.chain(gradient).with_max_len(1).for_each(|(side, layout, points, channels)| {
-                Arch::new().dispatch(Points { job: self, side, channels, tiles: some.clone(), layout, points });
+                Arch::new().dispatch(Points {
+                    job: self,
+                    side,
+                    channels,
+                    tiles: some.clone(),
+                    layout,
+                    points,
+                });
             });
             let body = |block: usize, columns: Range<usize>, cell: Cell<'_>| {
                 Arch::new().dispatch(Task {
@@ -189,24 +191,38 @@ impl WithSimd for Task<'_> {
         let mut products = Scratch::new(pairs.len() * stride);
         for pair in pairs {
             let gradients = &dy[pair.sum * of_dy.point..];
-            let panel =
-                Panel { data: &x[pair.point * of_x.point..], stride: of_x.tile, width, depth: self.depth };
-            let target = Target { data: &mut products[pair.filter * stride..][..OUTPUTS * width], stride: width, add: false };
+            let panel = Panel {
+                data: &x[pair.point * of_x.point..],
+                stride: of_x.tile,
+                width,
+                depth: self.depth,
+            };
+            let target = Target {
+                data: &mut products[pair.filter * stride..][..OUTPUTS * width],
+                stride: width,
+                add: false,
+            };
             simd::product(simd, self.outputs, |r| &gradients[r..], of_dy.tile, panel, target);
         }
         let mut taps = [0.0; 9 * 16];
+        let mut nines = [0.0; 9 * 16];
         for r in 0..self.outputs {
             let row = self.cell.row(r);
             for (c, row) in row.chunks_mut(9 * S::F32_LANES).enumerate() {
                 let at = r * width + c * S::F32_LANES;
                 let vectors = transform::weight_taps(simd, tiling, &products[at..], stride);
-                for (tap, vector) in vectors.as_flattened().iter().enumerate() {
-                    simd::store(simd, &mut taps, tap * S::F32_LANES, *vector);
+                for (vector, place) in
+                    vectors.as_flattened().iter().zip(taps.chunks_exact_mut(S::F32_LANES))
+                {
+                    simd::store(simd, place, 0, simd.mul_f32s(*vector, simd.splat_f32s(scale)));
                 }
-                for (i, nine) in row.chunks_exact_mut(9).enumerate() {
-                    for (tap, sum) in nine.iter_mut().enumerate() {
-                        *sum += taps[tap * S::F32_LANES + i] * scale;
+                for (i, nine) in nines.chunks_exact_mut(9).enumerate().take(S::F32_LANES) {
+                    for tap in 0..9 {
+                        nine[tap] = taps[tap * S::F32_LANES + i];
                     }
+                }
+                for (sum, value) in row.iter_mut().zip(&nines) {
+                    *sum += value;
                 }
             }
         }

@@ -1,0 +1,314 @@
+//! `pggan-data`: prepares, shows and checks data sets.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is what people read")]
+
+use std::fmt::Write as _;
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::{Args, Parser, Subcommand};
+use indicatif::ProgressStyle;
+use pggan_data::{Outcome, PrepareOptions, Progress, Report, Store, inspect, prepare};
+use tracing::Span;
+use tracing_indicatif::IndicatifLayer;
+use tracing_indicatif::span_ext::IndicatifSpanExt;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// Prepares image files for training, and shows and checks what was prepared.
+#[derive(Parser)]
+#[command(version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Prepare(Prepare),
+    Inspect(Inspect),
+    Verify(Verify),
+}
+
+/// Turn a folder or zip of images into a data set to train on.
+///
+/// Images may have any size, shape and colour type (PNG, JPEG, WebP, GIF, BMP). Each is turned upright,
+/// cropped to its middle, resized to a power of two and stored at every resolution from 4x4 up. Files that
+/// cannot be used are named and skipped. A run that is cut short is continued by the same command.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  cargo xtask prepare-dataset --source photos/ --dest datasets/photos
+      as large as nearly all photos allow, at most 1024x1024
+  cargo xtask prepare-dataset --source faces.zip --dest datasets/faces-64 --resolution 64
+  cargo xtask prepare-dataset --source icons/ --dest datasets/icons --background black --strict")]
+struct Prepare {
+    /// Folder (with all folders in it) or .zip archive of images.
+    #[arg(long, value_name = "PATH")]
+    source: PathBuf,
+
+    /// Folder to make; an unfinished one is continued, a finished one left alone.
+    #[arg(long, value_name = "DIR")]
+    dest: PathBuf,
+
+    /// Pixels a side, such as 64 or 64x64: a power of two. [default: the largest that 95% of the images
+    /// reach, at most 1024]
+    #[arg(long, value_name = "R", value_parser = parse_resolution)]
+    resolution: Option<u32>,
+
+    /// Take only the first N images.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(2..))]
+    max_images: Option<u64>,
+
+    /// Stop at the first bad file.
+    #[arg(long)]
+    strict: bool,
+
+    /// Replace a data set in DIR that was prepared differently or is damaged.
+    #[arg(long)]
+    force: bool,
+
+    /// Allow a resolution above that of the images.
+    #[arg(long)]
+    upscale: bool,
+
+    /// What shows through transparent images: white, black, or R,G,B.
+    #[arg(long, value_name = "COLOUR", default_value = "white", value_parser = parse_colour)]
+    background: Colour,
+
+    /// Threads to decode on. [default: all processors]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+
+    /// The most MiB of pixels in a file.
+    #[arg(long, value_name = "MIB", default_value_t = 256, value_parser = clap::value_parser!(u64).range(1..=65_536))]
+    shard_mib: u64,
+}
+
+/// Print what a data set holds.
+#[derive(Args)]
+#[command(after_help = "Example:
+  pggan-data inspect datasets/faces-64 --contact-sheet faces.png")]
+struct Inspect {
+    /// Folder of a prepared data set.
+    dir: PathBuf,
+
+    /// Also write up to 64 of its images to this PNG.
+    #[arg(long, value_name = "FILE.png")]
+    contact_sheet: Option<PathBuf>,
+}
+
+/// Check every byte of a data set: all hashes, and every level against the one above.
+#[derive(Args)]
+struct Verify {
+    /// Folder of a prepared data set.
+    dir: PathBuf,
+
+    /// Threads to check on. [default: all processors]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+}
+
+#[derive(Clone, Copy)]
+struct Colour([u8; 3]);
+
+fn parse_colour(text: &str) -> Result<Colour, String> {
+    let colour = match text {
+        "white" => Some([255; 3]),
+        "black" => Some([0; 3]),
+        _ => {
+            let parts: Result<Vec<u8>, _> =
+                text.split(',').map(|part| part.trim().parse()).collect();
+            parts.ok().and_then(|parts| parts.try_into().ok())
+        }
+    };
+    colour
+        .map(Colour)
+        .ok_or_else(|| "pass white, black, or three numbers from 0 to 255 such as 255,128,0".into())
+}
+
+fn parse_resolution(text: &str) -> Result<u32, String> {
+    let side = match text.split_once('x') {
+        Some((width, height)) if width == height => width,
+        Some(_) => return Err("images become squares: pass one number, such as 64".into()),
+        None => text,
+    };
+    side.parse().map_err(|_| "pass a power of two from 4 to 8192, such as 64 or 64x64".into())
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let bars = IndicatifLayer::new();
+    let log = tracing_subscriber::fmt::layer()
+        .with_writer(bars.get_stderr_writer())
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .without_time();
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let bars = std::io::stderr().is_terminal().then_some(bars);
+    tracing_subscriber::registry().with(filter).with(log).with(bars).init();
+
+    let result = match cli.command {
+        Command::Prepare(args) => args.run(),
+        Command::Inspect(args) => args.run(),
+        Command::Verify(args) => args.run(),
+    };
+    match result {
+        Ok(text) => {
+            println!("{}", text.trim_end());
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+impl Prepare {
+    fn run(self) -> anyhow::Result<String> {
+        let mut options = PrepareOptions::new(self.source, self.dest);
+        options.resolution = self.resolution;
+        options.max_images = self.max_images;
+        options.strict = self.strict;
+        options.force = self.force;
+        options.upscale = self.upscale;
+        options.background = self.background.0;
+        options.threads = self.threads.map_or(options.threads, usize::from);
+        options.shard_bytes = self.shard_mib << 20;
+
+        let mut survey = Meter::new("looking at files", "files");
+        let mut images = Meter::new("preparing", "img");
+        let report = prepare(&options, |progress| match progress {
+            Progress::Survey { done, total } => survey.show(done, total, 0),
+            Progress::Images { done, total, restored } => {
+                survey.finish();
+                images.show(done, total, restored);
+            }
+            _ => {}
+        })?;
+        images.finish();
+        Ok(summary(&report))
+    }
+}
+
+fn summary(report: &Report) -> String {
+    let Report { images, dest, max_level, bytes, elapsed, .. } = report;
+    let (side, dest, size) = (1 << max_level, dest.display(), inspect::size(*bytes));
+    let what = format!("{images} images at 4x4 to {side}x{side}, {size}, in {dest}");
+    let restored = match report.outcome {
+        Outcome::AlreadyThere => {
+            return format!("already prepared: {what} (pass --force to prepare again)");
+        }
+        Outcome::Resumed { restored } => restored,
+        Outcome::Prepared => 0,
+    };
+    let seconds = elapsed.as_secs_f64();
+    let rate = (images - restored) as f64 / seconds.max(1e-3);
+    let mut text = format!("prepared {what}: {seconds:.1} s, {rate:.0} img/s");
+    for (count, note) in [
+        (restored, "taken over from an earlier run"),
+        (report.bad, "bad files skipped, see manifest.json"),
+        (report.enlarged, "enlarged"),
+        (report.passed_over, "other files passed over"),
+    ] {
+        if count > 0 {
+            // Writing to a string cannot fail.
+            write!(text, "; {count} {note}").ok();
+        }
+    }
+    text
+}
+
+impl Inspect {
+    fn run(self) -> anyhow::Result<String> {
+        let store = Store::open(&self.dir)?;
+        let mut text = inspect::table(&store);
+        if let Some(path) = self.contact_sheet {
+            inspect::contact_sheet(&store, &path)?;
+            write!(text, "\n  contact sheet: {}", path.display())?;
+        }
+        Ok(text)
+    }
+}
+
+impl Verify {
+    fn run(self) -> anyhow::Result<String> {
+        let store = Store::open(&self.dir)?;
+        let all = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = self.threads.map_or(all, usize::from);
+        let begin = Instant::now();
+        let mut meter = Meter::new("checking", "img");
+        let done = store.verify(threads, |done| meter.show(done, store.images(), 0))?;
+        meter.finish();
+        Ok(format!(
+            "{}: sound; {} files ({}) have the right BLAKE3 and the levels of all {} images agree ({:.1} s)",
+            self.dir.display(),
+            done.shards,
+            inspect::size(done.bytes),
+            done.images,
+            begin.elapsed().as_secs_f64()
+        ))
+    }
+}
+
+/// Progress: a bar on a terminal, else a line now and then.
+struct Meter {
+    verb: &'static str,
+    unit: &'static str,
+    /// The bar lives as long as its span.
+    span: Option<Span>,
+    begin: Instant,
+    next_line: Duration,
+}
+
+/// Time between two lines where there is no terminal.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
+impl Meter {
+    fn new(verb: &'static str, unit: &'static str) -> Self {
+        Self { verb, unit, span: None, begin: Instant::now(), next_line: LINE_EVERY }
+    }
+
+    fn show(&mut self, done: u64, total: u64, restored: u64) {
+        if std::io::stderr().is_terminal() {
+            self.bar(total, restored).pb_set_position(done);
+            return;
+        }
+        if done == restored + 1 {
+            self.begin = Instant::now();
+        }
+        let elapsed = self.begin.elapsed();
+        if elapsed >= self.next_line && done > restored {
+            self.next_line = elapsed + LINE_EVERY;
+            let rate = (done - restored) as f64 / elapsed.as_secs_f64();
+            let left = (total - done) as f64 / rate;
+            eprintln!(
+                "{} {done} of {total}, {rate:.0} {}/s, {left:.0} s left",
+                self.verb, self.unit
+            );
+        }
+    }
+
+    fn bar(&mut self, total: u64, restored: u64) -> &Span {
+        self.span.get_or_insert_with(|| {
+            let span = tracing::info_span!("progress");
+            let template =
+                format!("{} {{bar:32}} {{pos}}/{{len}}  {{per_sec}}  {{eta}} left", self.verb);
+            let style = ProgressStyle::with_template(&template)
+                .unwrap_or_else(|_| ProgressStyle::default_bar());
+            span.pb_set_style(&style);
+            span.pb_set_length(total);
+            span.pb_start();
+            span.pb_set_position(restored);
+            span.pb_reset_eta();
+            span
+        })
+    }
+
+    fn finish(&mut self) {
+        self.span = None;
+    }
+}

@@ -1,0 +1,363 @@
+//! From a source to a store: the whole of the first line of the crate's map.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use memmap2::Mmap;
+
+use crate::decode::Decoder;
+use crate::pyramid::{Pyramid, level_bytes, levels, pyramid_bytes};
+use crate::source::{MAX_FILE_BYTES, Source};
+use crate::store::manifest::{Bad, BadFiles, Crop, Filter, MAX_LISTED, Manifest, Recipe};
+use crate::store::{HEADER_BYTES, Journal, LevelWriter, MANIFEST, Staging, is_foreign, tidy};
+use crate::survey::{Survey, check_resolution};
+use crate::transform::Transform;
+use crate::{Error, MIN_LEVEL, Result, parallel};
+
+/// What to prepare and how.
+#[derive(Debug, Clone)]
+pub struct PrepareOptions {
+    /// A folder or a zip archive of images.
+    pub source: PathBuf,
+    /// Where the store is to be: a new or empty folder, or an older store.
+    pub dest: PathBuf,
+    /// Pixels a side, a power of two from 4 to 8192. None: the largest that at least 95% of the images
+    /// reach without being enlarged, at most 1024.
+    pub resolution: Option<u32>,
+    /// The most images to take, in the source's order.
+    pub max_images: Option<u64>,
+    /// Whether the first bad file is an error; otherwise it is named, counted and skipped.
+    pub strict: bool,
+    /// Whether a store at `dest` may be replaced.
+    pub force: bool,
+    /// Whether a resolution may be above that of the images.
+    pub upscale: bool,
+    /// What shows through transparent images, RGB.
+    pub background: [u8; 3],
+    /// Threads that decode. Their number does not change the result.
+    pub threads: usize,
+    /// The most bytes of pixels in a shard.
+    pub shard_bytes: u64,
+}
+
+impl PrepareOptions {
+    /// All images of `source` at the resolution that fits them, on white, with all processors.
+    pub fn new(source: impl Into<PathBuf>, dest: impl Into<PathBuf>) -> Self {
+        Self {
+            source: source.into(),
+            dest: dest.into(),
+            resolution: None,
+            max_images: None,
+            strict: false,
+            force: false,
+            upscale: false,
+            background: [255; 3],
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+            shard_bytes: 256 << 20,
+        }
+    }
+}
+
+/// How far [`prepare`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Progress {
+    /// Headers are being read.
+    Survey {
+        /// Files looked at.
+        done: u64,
+        /// Files in the source.
+        total: u64,
+    },
+    /// Images are being decoded and stored.
+    Images {
+        /// Images done, those of an earlier run included.
+        done: u64,
+        /// Images in all.
+        total: u64,
+        /// Taken over from an earlier run.
+        restored: u64,
+    },
+}
+
+/// What became of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// A store was made.
+    Prepared,
+    /// A store was made from `restored` images of a run that was cut short, and the rest of the source.
+    Resumed {
+        /// Images that were not decoded again.
+        restored: u64,
+    },
+    /// The same request had been carried out before; nothing was done.
+    AlreadyThere,
+}
+
+/// What [`prepare`] has done.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// Where the store is.
+    pub dest: PathBuf,
+    /// What became of the request.
+    pub outcome: Outcome,
+    /// Images in the store.
+    pub images: u64,
+    /// Files that were skipped; the manifest names them.
+    pub bad: u64,
+    /// Files that are not called like an image.
+    pub passed_over: u64,
+    /// Images that were enlarged.
+    pub enlarged: u64,
+    /// The store's highest level.
+    pub max_level: u32,
+    /// Bytes of pixels.
+    pub bytes: u64,
+    /// Time taken.
+    pub elapsed: Duration,
+}
+
+/// Makes a store from image files. Bad files are named by `tracing` warnings as they are met.
+///
+/// A run that was cut short, even killed, is continued by the next one with the same options. Until the
+/// new store is complete, an older one at `dest` stays; if this fails, it stays for good.
+///
+/// Memory: the names of the files; per thread an encoded file, its pixels (see [`crate::decode`]) and two
+/// pyramids; and per level a quarter of a megabyte. It does not grow with the number of images otherwise.
+///
+/// # Errors
+///
+/// Those of [`Error`] that concern sources and destinations. Nothing is written when the request itself is
+/// wrong.
+pub fn prepare(options: &PrepareOptions, mut progress: impl FnMut(Progress)) -> Result<Report> {
+    let begin = Instant::now();
+    if let Some(resolution) = options.resolution {
+        check_resolution(resolution)?;
+    }
+    let source = Source::open(&options.source)?;
+    let recipe = Recipe {
+        source: source.fingerprint(),
+        resolution: options.resolution,
+        crop: Crop::Center,
+        filter: Filter::Lanczos3,
+        upscale: options.upscale,
+        background: options.background,
+        max_images: options.max_images,
+        shard_bytes: options.shard_bytes,
+    };
+    if let Some(manifest) = existing(&options.dest, &recipe, options.force)? {
+        tidy(&options.dest, &recipe)?;
+        return Ok(report(options, &manifest, Outcome::AlreadyThere, begin));
+    }
+
+    let total = source.entries().len() as u64;
+    let survey =
+        Survey::take(&source, options.threads, options.max_images, options.strict, |done| {
+            progress(Progress::Survey { done, total });
+        })?;
+    let too_few = |good: u64, bad: &[Bad]| Error::TooFewImages {
+        path: options.source.clone(),
+        good,
+        files: total,
+        passed_over: source.passed_over(),
+        first_bad: bad.first().map(|bad| format!("{}: {}", bad.name, bad.reason)),
+    };
+    if survey.good.len() < 2 {
+        return Err(too_few(survey.good.len() as u64, &survey.bad));
+    }
+    let max_level = survey.level(options.resolution, options.upscale)?;
+
+    let staging = Staging::open(&options.dest, &recipe, max_level)?;
+    if let Some(manifest) = staging.finished() {
+        staging.publish(&manifest)?;
+        let outcome = Outcome::Resumed { restored: manifest.images };
+        return Ok(report(options, &manifest, outcome, begin));
+    }
+    let build = Build { options, source: &source, survey, max_level, staging: &staging };
+    let Built { restored, names, bad, enlarged, writers } = build.run(progress)?;
+    if names.len() < 2 {
+        staging.discard()?;
+        return Err(too_few(names.len() as u64, &bad));
+    }
+
+    let levels = writers.into_iter().rev().map(LevelWriter::into_level).collect();
+    let mut manifest = Manifest::new(&source, recipe, levels);
+    manifest.enlarged = enlarged;
+    manifest.bad = BadFiles { count: bad.len() as u64, files: bad };
+    manifest.bad.files.truncate(MAX_LISTED);
+    let mut lines = names.join("\n");
+    lines.push('\n');
+    let manifest = staging.finish(manifest, &lines)?;
+    let outcome = if restored == 0 { Outcome::Prepared } else { Outcome::Resumed { restored } };
+    Ok(report(options, &manifest, outcome, begin))
+}
+
+/// The manifest at `dest` if it answers the request. Refuses to touch what it does not describe.
+fn existing(dest: &Path, recipe: &Recipe, force: bool) -> Result<Option<Manifest>> {
+    match Manifest::read(dest) {
+        _ if force && dest.join(MANIFEST).exists() => Ok(None),
+        Ok(Some(manifest)) => match manifest.recipe.difference(recipe) {
+            None => Ok(Some(manifest)),
+            Some(difference) => Err(Error::OtherStore { dest: dest.to_owned(), difference }),
+        },
+        Ok(None) if is_foreign(dest)? => Err(Error::ForeignFolder { dest: dest.to_owned() }),
+        Ok(None) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn report(
+    options: &PrepareOptions,
+    manifest: &Manifest,
+    outcome: Outcome,
+    begin: Instant,
+) -> Report {
+    Report {
+        dest: options.dest.clone(),
+        outcome,
+        images: manifest.images,
+        bad: manifest.bad.count,
+        passed_over: manifest.passed_over,
+        enlarged: manifest.enlarged,
+        max_level: manifest.max_level,
+        bytes: manifest.images * pyramid_bytes(manifest.max_level) as u64,
+        elapsed: begin.elapsed(),
+    }
+}
+
+/// The second pass: decode, resize, halve, write.
+struct Build<'a> {
+    options: &'a PrepareOptions,
+    source: &'a Source,
+    survey: Survey,
+    max_level: u32,
+    staging: &'a Staging,
+}
+
+struct Built {
+    restored: u64,
+    names: Vec<String>,
+    bad: Vec<Bad>,
+    enlarged: u64,
+    /// From the top level down.
+    writers: Vec<LevelWriter>,
+}
+
+/// An image on its way from a thread to the writer.
+#[derive(Clone)]
+struct Slot {
+    outcome: Result<(), String>,
+    pyramid: Vec<u8>,
+}
+
+impl Build<'_> {
+    fn run(self, mut progress: impl FnMut(Progress)) -> Result<Built> {
+        let Self { options, source, survey, max_level, staging } = self;
+        let restored = staging.restore(max_level)?;
+        let next_entry = restored.last().map_or(0, |(journal, _)| journal.next_entry);
+        let fresh = &survey.good[survey.good.partition_point(|&(entry, _)| entry < next_entry)..];
+        let (journals, maps): (Vec<Journal>, Vec<Mmap>) = restored.into_iter().unzip();
+        let tops: Vec<&[u8]> = maps
+            .iter()
+            .flat_map(|map| map[HEADER_BYTES..].chunks_exact(level_bytes(max_level)))
+            .collect();
+
+        let mut shards = Vec::new();
+        let mut names = Vec::new();
+        let mut bad = Vec::new();
+        let mut enlarged = 0;
+        for journal in journals {
+            shards.push(journal.shard);
+            names.extend(journal.names);
+            bad.extend(journal.bad);
+            enlarged += journal.enlarged;
+        }
+        // What the shard that is being filled adds to these begins here.
+        let (mut noted_names, mut noted_bad, mut noted_enlarged) =
+            (names.len(), bad.len(), enlarged);
+        let mut writers: Vec<LevelWriter> = (MIN_LEVEL..=max_level)
+            .rev()
+            .map(|level| {
+                let shards =
+                    if level == max_level { std::mem::take(&mut shards) } else { Vec::new() };
+                LevelWriter::new(staging.dir(), level, options.shard_bytes, shards)
+            })
+            .collect();
+
+        let worker = || make_worker(options, source, max_level, &tops, fresh);
+        let slot = Slot { outcome: Ok(()), pyramid: vec![0; pyramid_bytes(max_level)] };
+        let slots = vec![slot; 2 * options.threads + 2];
+        let total = tops.len() + fresh.len();
+        parallel::ordered(options.threads, total, slots, worker, |index, slot| {
+            let done = index as u64 + 1;
+            progress(Progress::Images { done, total: total as u64, restored: tops.len() as u64 });
+            let (entry, short) =
+                if index < tops.len() { (0, u32::MAX) } else { fresh[index - tops.len()] };
+            if let Err(reason) = std::mem::replace(&mut slot.outcome, Ok(())) {
+                bad.push(Bad::found(source, entry, reason, options.strict)?);
+                return Ok(());
+            }
+            for (writer, (level, pixels)) in
+                writers.iter_mut().zip(levels(max_level, &slot.pyramid))
+            {
+                if level < max_level {
+                    writer.push(pixels)?;
+                } else if index >= tops.len() {
+                    names.push(source.entries()[entry].name.clone());
+                    enlarged += u64::from(short < 1 << max_level);
+                    if let Some(shard) = writer.push(pixels)? {
+                        let number = (shard.first / shard.count) as usize;
+                        let journal = Journal {
+                            shard: shard.clone(),
+                            next_entry: entry + 1,
+                            names: names[noted_names..].to_vec(),
+                            bad: bad[noted_bad..].to_vec(),
+                            enlarged: enlarged - noted_enlarged,
+                        };
+                        staging.note(number, &journal)?;
+                        (noted_names, noted_bad, noted_enlarged) =
+                            (names.len(), bad.len(), enlarged);
+                    }
+                }
+            }
+            Ok(())
+        })?;
+        for writer in &mut writers {
+            writer.complete()?;
+        }
+        bad.extend(survey.bad);
+        bad.sort_by_key(|bad| bad.entry);
+        Ok(Built { restored: tops.len() as u64, names, bad, enlarged, writers })
+    }
+}
+
+/// Makes the pyramids of one thread: of the restored images first, of the fresh ones behind them.
+fn make_worker<'a>(
+    options: &PrepareOptions,
+    source: &'a Source,
+    max_level: u32,
+    tops: &'a [&'a [u8]],
+    fresh: &'a [(usize, u32)],
+) -> Result<impl FnMut(usize, &mut Slot) + use<'a>> {
+    let mut reader = source.reader()?;
+    let mut encoded = Vec::new();
+    let mut decoder = Decoder::new(options.background);
+    let mut transform = Transform::new(1 << max_level);
+    let mut pyramid = Pyramid::default();
+    Ok(move |index: usize, slot: &mut Slot| {
+        let top = &mut slot.pyramid[..level_bytes(max_level)];
+        slot.outcome = match tops.get(index) {
+            Some(restored) => {
+                top.copy_from_slice(restored);
+                Ok(())
+            }
+            None => reader
+                .read(fresh[index - tops.len()].0, MAX_FILE_BYTES, &mut encoded)
+                .and_then(|()| decoder.decode(&encoded, |picture| transform.apply(picture, top)))
+                .flatten(),
+        };
+        if slot.outcome.is_ok() {
+            pyramid.fill(max_level, &mut slot.pyramid);
+        }
+    })
+}

@@ -1,0 +1,174 @@
+//! The levels of an image: each half the side of the one above, down to 4x4.
+//!
+//! The rule of the paper's data sets: level *k* is the mean of 2x2 boxes of level *k + 1*, taken in `f32`
+//! and **carried unrounded** from level to level; each level is rounded, half to even, only to be stored.
+//! Up to 1024x1024 every mean is exact in `f32` (8 bits of value and 2 for each of 8 levels make 24), so
+//! the order of summation is of no account.
+
+use crate::{CHANNELS, MIN_LEVEL};
+
+/// Bytes of one image at `level`.
+pub const fn level_bytes(level: u32) -> usize {
+    CHANNELS << (2 * level)
+}
+
+/// Bytes of all levels of one image from `max_level` down to 4x4.
+pub fn pyramid_bytes(max_level: u32) -> usize {
+    (MIN_LEVEL..=max_level).map(level_bytes).sum()
+}
+
+/// The levels in a buffer of [`pyramid_bytes`], from the top down: `(level, [3, side, side])`.
+pub fn levels(max_level: u32, image: &[u8]) -> impl Iterator<Item = (u32, &[u8])> {
+    let mut rest = image;
+    (MIN_LEVEL..=max_level).rev().map(move |level| {
+        let (this, below) = rest.split_at(level_bytes(level));
+        rest = below;
+        (level, this)
+    })
+}
+
+/// Computes pyramids; keeps its scratch memory from one to the next.
+#[derive(Debug, Default)]
+pub struct Pyramid {
+    above: Vec<f32>,
+    below: Vec<f32>,
+}
+
+impl Pyramid {
+    /// Fills the lower levels of `image`, a buffer of [`pyramid_bytes`] that begins with the top level,
+    /// `[3, side, side]`.
+    pub fn fill(&mut self, max_level: u32, image: &mut [u8]) {
+        let (top, mut rest) = image.split_at_mut(level_bytes(max_level));
+        let side = 1 << max_level;
+        self.above.resize(CHANNELS * side * side / 4, 0.0);
+        self.below.resize(CHANNELS * side * side / 16, 0.0);
+        halve_bytes(top, side, &mut self.above);
+        for level in (MIN_LEVEL..max_level).rev() {
+            let side = 1 << level;
+            let (stored, lower) = rest.split_at_mut(level_bytes(level));
+            rest = lower;
+            for (byte, &mean) in stored.iter_mut().zip(&self.above) {
+                *byte = round(mean);
+            }
+            if level > MIN_LEVEL {
+                halve(&self.above, side, &mut self.below);
+                std::mem::swap(&mut self.above, &mut self.below);
+            }
+        }
+    }
+}
+
+/// 2x2 means of `from`, `[…, side, side]`. (`side` is even, so rows pair up within a plane.)
+fn halve(from: &[f32], side: usize, to: &mut [f32]) {
+    for (rows, out) in from.chunks_exact(2 * side).zip(to.chunks_exact_mut(side / 2)) {
+        let (upper, lower) = rows.split_at(side);
+        let boxes = upper.as_chunks::<2>().0.iter().zip(lower.as_chunks::<2>().0);
+        for (mean, (&[a, b], &[c, d])) in out.iter_mut().zip(boxes) {
+            *mean = (a + b + c + d) * 0.25;
+        }
+    }
+}
+
+/// The same from bytes. Pairs are summed as halves of a `u16`, which the compiler turns into vectors.
+fn halve_bytes(from: &[u8], side: usize, to: &mut [f32]) {
+    let sum = |&pair: &[u8; 2]| {
+        let both = u16::from_ne_bytes(pair);
+        (both & 0xFF) + (both >> 8)
+    };
+    for (rows, out) in from.chunks_exact(2 * side).zip(to.chunks_exact_mut(side / 2)) {
+        let (upper, lower) = rows.split_at(side);
+        let boxes = upper.as_chunks::<2>().0.iter().zip(lower.as_chunks::<2>().0);
+        for (mean, (above, below)) in out.iter_mut().zip(boxes) {
+            *mean = (sum(above) + sum(below)) as f32 * 0.25;
+        }
+    }
+}
+
+/// Rounds a mean in [0, 255] half to even.
+fn round(mean: f32) -> u8 {
+    // At 1.5·2²³ the last bit of an f32 counts ones, so the addition rounds (to even, as IEEE addition
+    // does), and the low byte of the bits is the result. `round_ties_even` is a call on plain x86-64.
+    (mean + 12_582_912.0).to_bits() as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The rule as a definition, in integers: the mean of a box of the *top* level, rounded half to even.
+    fn by_definition(max_level: u32, top: &[u8], level: u32) -> Vec<u8> {
+        let (from, to) = (1_usize << max_level, 1_usize << level);
+        let side = from / to;
+        let pixel = |c: usize, y: usize, x: usize| {
+            let rows = (0..side).map(|row| (c * from + y * side + row) * from + x * side);
+            let sum: u64 =
+                rows.flat_map(|start| &top[start..start + side]).map(|&p| p as u64).sum();
+            let (n, twice) = ((side * side) as u64, 2 * sum);
+            let floor = sum / n;
+            match (twice - 2 * floor * n).cmp(&n) {
+                std::cmp::Ordering::Less => floor as u8,
+                std::cmp::Ordering::Greater => floor as u8 + 1,
+                std::cmp::Ordering::Equal => (floor + floor % 2) as u8,
+            }
+        };
+        (0..CHANNELS * to * to).map(|i| pixel(i / (to * to), i / to % to, i % to)).collect()
+    }
+
+    fn check(max_level: u32, top: &[u8]) {
+        let mut image = top.to_vec();
+        image.resize(pyramid_bytes(max_level), 0xAA);
+        Pyramid::default().fill(max_level, &mut image);
+        for (level, pixels) in levels(max_level, &image) {
+            assert!(pixels == by_definition(max_level, top, level), "level {level} of {max_level}");
+        }
+    }
+
+    fn noise(max_level: u32, seed: u64, values: u64) -> Vec<u8> {
+        let mut state = seed;
+        let draw = || {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % values
+        };
+        std::iter::repeat_with(draw).map(|v| v as u8).take(level_bytes(max_level)).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        /// Few distinct values make many ties.
+        #[test]
+        fn equals_the_definition(max_level in 2..8_u32, seed: u64, values in 2..257_u64) {
+            check(max_level, &noise(max_level, seed, values));
+        }
+    }
+
+    #[test]
+    fn exact_at_1024() {
+        check(10, &noise(10, 1, 256));
+        check(10, &noise(10, 2, 2));
+    }
+
+    #[test]
+    fn scratch_of_a_larger_image_does_not_leak_into_a_smaller() {
+        let mut pyramid = Pyramid::default();
+        let mut large = vec![255; pyramid_bytes(7)];
+        pyramid.fill(7, &mut large);
+        let mut small = noise(4, 3, 256);
+        small.resize(pyramid_bytes(4), 0);
+        pyramid.fill(4, &mut small);
+        for (level, pixels) in levels(4, &small) {
+            assert_eq!(pixels, by_definition(4, &small[..level_bytes(4)], level));
+        }
+    }
+
+    #[test]
+    fn ties_go_to_even() {
+        for (mean, expected) in
+            [(0.5, 0), (1.5, 2), (2.5, 2), (253.5, 254), (254.5, 254), (254.75, 255)]
+        {
+            assert_eq!(round(mean), expected, "{mean}");
+        }
+    }
+}

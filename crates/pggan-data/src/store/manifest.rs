@@ -1,0 +1,280 @@
+//! `manifest.json`: what a store holds and where it came from.
+
+use std::fs::File;
+use std::io::ErrorKind::{NotADirectory, NotFound};
+use std::io::Read;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::{MANIFEST, shard_name};
+use crate::error::Context;
+use crate::source::Source;
+use crate::{CHANNELS, Error, MAX_LEVEL, MIN_LEVEL, Result};
+
+/// What `format` says.
+const FORMAT: &str = "pggan-pyramid";
+/// What `version` says; a reader refuses others.
+const VERSION: u32 = 1;
+/// Bad files that are listed; more are only counted.
+pub(crate) const MAX_LISTED: usize = 1000;
+/// A manifest above this size is not read. Ours has some 100 bytes a shard.
+const MAX_BYTES: u64 = 64 << 20;
+
+/// The whole of `manifest.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    format: String,
+    version: u32,
+    /// What people call the data: the last part of the source's path.
+    pub name: String,
+    /// Colour planes.
+    pub channels: usize,
+    /// Images, the same at every level.
+    pub images: u64,
+    /// Label columns; 0, there are none yet.
+    pub labels: u64,
+    /// The highest level.
+    pub max_level: u32,
+    /// What was asked for.
+    pub recipe: Recipe,
+    /// Images whose shorter side was below the resolution.
+    pub enlarged: u64,
+    /// Files that were not called like an image.
+    pub passed_over: u64,
+    /// Files that could not be used.
+    pub bad: BadFiles,
+    /// BLAKE3 of `names.txt`.
+    pub names_blake3: String,
+    /// The levels from 4x4 up.
+    pub levels: Vec<Level>,
+}
+
+/// Everything that decides the bytes of a store. Two requests with equal recipes give equal stores.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recipe {
+    /// BLAKE3 over the source's names and sizes, see [`Source::fingerprint`].
+    pub source: String,
+    /// Pixels a side, or none if it was left to the data.
+    pub resolution: Option<u32>,
+    /// How a picture becomes a square.
+    pub crop: Crop,
+    /// How it is resized.
+    pub filter: Filter,
+    /// Whether images may be enlarged.
+    pub upscale: bool,
+    /// What shows through transparent images, RGB.
+    pub background: [u8; 3],
+    /// The most images to take.
+    pub max_images: Option<u64>,
+    /// The most bytes of pixels in a shard.
+    pub shard_bytes: u64,
+}
+
+/// How a picture becomes a square.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Crop {
+    /// The middle of the longer side.
+    Center,
+}
+
+/// How a square is resized.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Filter {
+    /// Lanczos, three lobes.
+    Lanczos3,
+}
+
+impl Recipe {
+    /// The first difference between the recipe of a store and a request, for people.
+    pub(crate) fn difference(&self, asked: &Self) -> Option<String> {
+        let resolution = |r: Option<u32>| r.map_or("automatic".into(), |r| r.to_string());
+        let limit = |n: Option<u64>| n.map_or("all".into(), |n| n.to_string());
+        let differences = [
+            (self.source != asked.source, "the source has other files".into()),
+            (
+                self.resolution != asked.resolution,
+                format!(
+                    "resolution {}, not {}",
+                    resolution(self.resolution),
+                    resolution(asked.resolution)
+                ),
+            ),
+            (
+                self.upscale != asked.upscale,
+                format!("upscale {}, not {}", self.upscale, asked.upscale),
+            ),
+            (
+                self.background != asked.background,
+                format!("background {:?}, not {:?}", self.background, asked.background),
+            ),
+            (
+                self.max_images != asked.max_images,
+                format!("images {}, not {}", limit(self.max_images), limit(asked.max_images)),
+            ),
+            (self.shard_bytes != asked.shard_bytes, "another size of shards".into()),
+            (self != asked, "another crop or filter".into()),
+        ];
+        differences.into_iter().find(|(differs, _)| *differs).map(|(_, words)| words)
+    }
+}
+
+/// Files that could not be used.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BadFiles {
+    /// How many.
+    pub count: u64,
+    /// The first 1000, in the source's order.
+    pub files: Vec<Bad>,
+}
+
+/// A file that could not be used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bad {
+    /// Its place among the source's entries.
+    pub entry: u64,
+    /// Its name in the source.
+    pub name: String,
+    /// Why.
+    pub reason: String,
+}
+
+impl Bad {
+    /// Names the file to whoever is watching; with `strict` as an error.
+    pub(crate) fn found(
+        source: &Source,
+        entry: usize,
+        reason: String,
+        strict: bool,
+    ) -> Result<Self> {
+        let name = source.entries()[entry].name.clone();
+        if strict {
+            return Err(Error::BadFile { name, reason });
+        }
+        tracing::warn!("bad file {name}: {reason}");
+        Ok(Self { entry: entry as u64, name, reason })
+    }
+}
+
+/// The shards of a level.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Level {
+    /// Base-2 logarithm of the side.
+    pub level: u32,
+    /// `raw`: pixels as they are.
+    pub layout: Layout,
+    /// The shards, without gap or overlap.
+    pub shards: Vec<Shard>,
+}
+
+/// How images lie in a shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Layout {
+    /// `[count, 3, side, side]` bytes, not compressed.
+    Raw,
+}
+
+/// A file of images.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shard {
+    /// Its name in the store.
+    pub file: String,
+    /// Index of its first image.
+    pub first: u64,
+    /// Its number of images.
+    pub count: u64,
+    /// BLAKE3 of the whole file.
+    pub blake3: String,
+}
+
+impl Manifest {
+    /// The manifest of finished shards.
+    pub(crate) fn new(source: &Source, recipe: Recipe, levels: Vec<Level>) -> Self {
+        Self {
+            format: FORMAT.into(),
+            version: VERSION,
+            name: source.name(),
+            channels: CHANNELS,
+            images: levels[0].shards.iter().map(|shard| shard.count).sum(),
+            labels: 0,
+            max_level: levels[levels.len() - 1].level,
+            recipe,
+            enlarged: 0,
+            passed_over: source.passed_over(),
+            bad: BadFiles::default(),
+            names_blake3: String::new(),
+            levels,
+        }
+    }
+
+    /// Reads and checks the manifest of the store in `dir`; none if the folder has none.
+    pub fn read(dir: &Path) -> Result<Option<Self>> {
+        let path = dir.join(MANIFEST);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if matches!(error.kind(), NotFound | NotADirectory) => return Ok(None),
+            Err(error) => return Err(error).context("read", &path),
+        };
+        let mut bytes = Vec::new();
+        file.take(MAX_BYTES + 1).read_to_end(&mut bytes).context("read", &path)?;
+        let damaged = |reason: String| Error::Damaged { path: path.clone(), reason };
+        if bytes.len() as u64 > MAX_BYTES {
+            return Err(damaged(format!("it has more than {MAX_BYTES} bytes")));
+        }
+        let manifest: Self = serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
+        manifest.check().map_err(damaged)?;
+        Ok(Some(manifest))
+    }
+
+    /// The bytes of `manifest.json`.
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        let mut text =
+            serde_json::to_vec_pretty(self).expect("strings, numbers and lists always serialize");
+        text.push(b'\n');
+        text
+    }
+
+    /// Whether the parts agree with each other.
+    fn check(&self) -> Result<(), String> {
+        if self.format != FORMAT || self.version != VERSION {
+            return Err(format!(
+                "it is {} version {}, this program reads {FORMAT} version {VERSION}",
+                self.format, self.version
+            ));
+        }
+        if self.channels != CHANNELS || self.images == 0 {
+            return Err(format!("{} channels, {} images", self.channels, self.images));
+        }
+        let numbers: Vec<u32> = self.levels.iter().map(|level| level.level).collect();
+        if self.max_level > MAX_LEVEL || numbers != (MIN_LEVEL..=self.max_level).collect::<Vec<_>>()
+        {
+            return Err(format!("levels {numbers:?}, highest {}", self.max_level));
+        }
+        for Level { level, shards, .. } in &self.levels {
+            let mut next = 0_u64;
+            for (number, shard) in shards.iter().enumerate() {
+                // Also keeps names from leading out of the folder.
+                if shard.file != shard_name(*level, number) {
+                    return Err(format!(
+                        "shard {number} of level {level} is called {:?}",
+                        shard.file
+                    ));
+                }
+                if shard.first != next || shard.count == 0 || shard.count > self.images {
+                    return Err(format!(
+                        "{} has {} images from {}",
+                        shard.file, shard.count, shard.first
+                    ));
+                }
+                next += shard.count;
+            }
+            if next != self.images {
+                return Err(format!("level {level} has {next} images of {}", self.images));
+            }
+        }
+        Ok(())
+    }
+}

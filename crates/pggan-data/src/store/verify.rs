@@ -1,0 +1,77 @@
+//! Looks at every byte of a store.
+
+use std::fs;
+
+use super::{NAMES, Store};
+use crate::error::Context;
+use crate::pyramid::{Pyramid, level_bytes, levels, pyramid_bytes};
+use crate::{Error, Result, parallel};
+
+/// What [`Store::verify`] has looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verified {
+    /// Shards whose BLAKE3 is right.
+    pub shards: u64,
+    /// Images whose lower levels are the means of their top level.
+    pub images: u64,
+    /// Bytes in all shards.
+    pub bytes: u64,
+}
+
+impl Store {
+    /// Compares the BLAKE3 of every shard on `threads` threads; reading images is then free of checks.
+    pub fn check_hashes(&self, threads: usize) -> Result<()> {
+        let shards: Vec<_> = self.shards().collect();
+        let slots = std::iter::repeat_with(|| Ok(())).take(2 * threads.max(1)).collect();
+        let worker =
+            || Ok(|index: usize, slot: &mut Result<()>| *slot = shards[index].map().map(drop));
+        parallel::ordered(threads, shards.len(), slots, worker, |_, slot| {
+            std::mem::replace(slot, Ok(()))
+        })
+    }
+
+    /// Compares every hash and recomputes the pyramid of every image on `threads` threads.
+    ///
+    /// `progress` is told the number of images done. The error is the first damage found.
+    pub fn verify(&self, threads: usize, mut progress: impl FnMut(u64)) -> Result<Verified> {
+        let names = self.dir().join(NAMES);
+        let hash = blake3::hash(&fs::read(&names).context("read", &names)?);
+        if hash.to_hex().as_str() != self.manifest().names_blake3 {
+            let reason = "its content does not have the BLAKE3 of the manifest".into();
+            return Err(Error::Damaged { path: names, reason });
+        }
+        self.check_hashes(threads)?;
+
+        let max_level = self.max_level();
+        let slots = std::iter::repeat_with(|| Ok(())).take(4 * threads.max(1)).collect();
+        let worker = || {
+            let mut pyramid = Pyramid::default();
+            let mut expected = vec![0; pyramid_bytes(max_level)];
+            Ok(move |index: usize, slot: &mut Result<()>| {
+                *slot = self.image(max_level, index as u64).and_then(|top| {
+                    expected[..top.len()].copy_from_slice(top);
+                    pyramid.fill(max_level, &mut expected);
+                    self.compare(index as u64, &expected)
+                });
+            })
+        };
+        parallel::ordered(threads, self.images() as usize, slots, worker, |index, slot| {
+            progress(index as u64 + 1);
+            std::mem::replace(slot, Ok(()))
+        })?;
+        let bytes =
+            self.shards().map(|shard| shard.about.count * level_bytes(shard.level) as u64).sum();
+        Ok(Verified { shards: self.shards().count() as u64, images: self.images(), bytes })
+    }
+
+    fn compare(&self, index: u64, expected: &[u8]) -> Result<()> {
+        for (level, pixels) in levels(self.max_level(), expected) {
+            if self.image(level, index)? != pixels {
+                let reason =
+                    format!("image {index} at level {level} is not the mean of the level above");
+                return Err(Error::Damaged { path: self.dir().to_owned(), reason });
+            }
+        }
+        Ok(())
+    }
+}

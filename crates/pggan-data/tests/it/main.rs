@@ -1,0 +1,12 @@
+//! The crate from outside: the binary's commands, stores on disk, the loader.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "the helpers of tests fail as tests do; clippy knows only #[test] itself"
+)]
+
+mod bad_input;
+mod loader;
+mod prepare;
+mod resume;
+mod support;

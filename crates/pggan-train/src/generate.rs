@@ -1,0 +1,112 @@
+//! Images from a snapshot: one seed, one latent vector, one image, for ever.
+
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device, Tensor};
+use pggan_model::weights;
+
+use crate::samples::{self, Grid};
+use crate::{Error, Result, checkpoint, random};
+
+/// What to generate.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// A snapshot, or the folder of a run (then its newest snapshot).
+    pub network: &'a Path,
+    /// The seeds, each of which is an image.
+    pub seeds: &'a [u64],
+    /// Folder for `seed0000.png`, ….
+    pub dest: &'a Path,
+    /// Also all images in one picture, `grid.png`.
+    pub grid: Option<Grid>,
+}
+
+/// Writes the images, calling `progress` after each; returns the files.
+///
+/// # Errors
+/// If the snapshot cannot be read or the folder not be written.
+pub fn generate(
+    request: &Request<'_>,
+    device: &Device,
+    mut progress: impl FnMut(usize),
+) -> Result<Vec<PathBuf>> {
+    let snapshot = find_snapshot(request.network)?;
+    let (g, header) = weights::read_generator(&snapshot, DType::F32, device)?;
+    if g.config().label_size > 0 {
+        return Err(Error::Usage(format!("{}: generating by class is not there yet", snapshot.display())));
+    }
+    let growth = header.growth();
+    let (channels, resolution) = (g.config().channels, growth.resolution());
+    std::fs::create_dir_all(request.dest).map_err(Error::io(request.dest))?;
+
+    let mut images = Vec::new();
+    let mut files = Vec::new();
+    for (i, &seed) in request.seeds.iter().enumerate() {
+        let mut latent = vec![0f32; g.config().latent_size()];
+        random::normal(random::stream(seed, "latent of a seed", 0, 0), &mut latent);
+        let latent = Tensor::from_vec(latent, (1, ()), device)?;
+        let image = samples::generate(&g, &latent, growth)?;
+        let path = request.dest.join(format!("seed{seed:04}.png"));
+        samples::write_grid(&path, &image, 1, channels, resolution, 1)?;
+        files.push(path);
+        if request.grid.is_some() {
+            images.extend(image);
+        }
+        progress(i + 1);
+    }
+    if let Some(grid) = request.grid {
+        let (columns, rows) = grid.size(resolution);
+        images.truncate(columns * rows);
+        let path = request.dest.join("grid.png");
+        samples::write_grid(&path, &images, columns, channels, resolution, 1)?;
+        files.push(path);
+    }
+    Ok(files)
+}
+
+/// `0,1,4-6` as numbers.
+///
+/// # Errors
+/// If it is something else, or more than a million.
+pub fn parse_seeds(text: &str) -> Result<Vec<u64>, String> {
+    let bad = || format!("{text:?} is no list of seeds: numbers and ranges are needed, as 0,1,4-6");
+    let mut seeds = Vec::new();
+    for part in text.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let number = |s: &str| s.trim().parse::<u64>().map_err(|_| bad());
+        let (first, last) = (number(first)?, number(last)?);
+        if first > last || last - first >= 1_000_000 {
+            return Err(bad());
+        }
+        seeds.extend(first..=last);
+    }
+    Ok(seeds)
+}
+
+fn find_snapshot(network: &Path) -> Result<PathBuf> {
+    if network.is_file() {
+        return Ok(network.to_owned());
+    }
+    let nothing = |why: &str| Err(Error::Usage(format!("--network {}: {why}", network.display())));
+    if !network.is_dir() {
+        return nothing("no such file or folder; name a network-snapshot-NNNNNN.safetensors or a run's folder");
+    }
+    match checkpoint::snapshots(network)?.pop() {
+        Some(newest) => Ok(newest),
+        None => nothing("no network-snapshot-NNNNNN.safetensors in this folder"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seeds_are_numbers_and_ranges() {
+        assert_eq!(parse_seeds("0,1,4-6"), Ok(vec![0, 1, 4, 5, 6]));
+        assert_eq!(parse_seeds("7"), Ok(vec![7]));
+        for bad in ["", "a", "3-1", "1-", "-1", "0-99999999999"] {
+            assert!(parse_seeds(bad).unwrap_err().contains("0,1,4-6"), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! `pggan-train train | generate`: the flags, the log, the progress bar.
+
+mod cli;
+mod console;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+/// Training takes and gives back large buffers at every step; this allocator keeps them.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    let console = console::init();
+    match cli.run(&console) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            console.error(&format!("{e:#}"));
+            ExitCode::from(2)
+        }
+    }
+}

@@ -1,0 +1,390 @@
+//! The loop.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use candle_core::{DType, Device, Tensor};
+use pggan_data::{BatchSpec, Loader, LoaderOptions, Store};
+use pggan_model::weights::{SnapshotHeader, write_snapshot};
+use pggan_model::{Discriminator, Generator, Growth};
+use tracing::info;
+
+use crate::checkpoint::{self, Progress, State};
+use crate::config::Config;
+use crate::optim::{Optimizer, update_average};
+use crate::run_dir::RunDir;
+use crate::schedule::Stage;
+use crate::stats::{Sums, Tick};
+use crate::step::{discriminator_step, generator_step};
+use crate::{Result, random, samples};
+
+/// A training state is written at least this often, however long ticks take.
+const SAVE_EVERY: Duration = Duration::from_secs(600);
+
+/// What a run works with.
+#[derive(Debug)]
+pub struct Job<'a> {
+    /// The settings, checked.
+    pub config: &'a Config,
+    /// Where everything is written.
+    pub run: &'a RunDir,
+    /// The data.
+    pub store: Arc<Store>,
+    /// The data's name.
+    pub dataset: String,
+    /// Where networks live.
+    pub device: Device,
+    /// Set from outside to end the run: the state is saved first.
+    pub stop: &'a AtomicBool,
+}
+
+/// How far a run is, for a progress bar.
+#[derive(Clone, Copy, Debug)]
+pub struct Position {
+    /// Real images shown.
+    pub images: u64,
+    /// What training does at the moment.
+    pub stage: Stage,
+    /// Real images per second since this process began at this resolution.
+    pub images_per_second: f64,
+    /// Time left, from the speed so far and the work that the rest will be.
+    pub left: Duration,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// An earlier start had shown all images; nothing was done.
+    AlreadyDone,
+    /// All images of the schedule were shown; the last picture.
+    Done(PathBuf),
+    /// [`Job::stop`] was set; the state that the next start goes on from.
+    Stopped(PathBuf),
+}
+
+/// Trains until the schedule's end or until stopped, from the run's newest training state if it has one.
+///
+/// # Errors
+/// If the data, the device or the disk fails. Whatever had been written by then stays.
+pub fn train(job: &Job<'_>, mut report: impl FnMut(Position)) -> Result<Outcome> {
+    let Job { config, run, device, .. } = job;
+    let (schedule, seed) = (&config.schedule, config.run.seed);
+    let total = schedule.total_images();
+
+    // Networks, from the newest state or from nothing.
+    let mut state = new_state(config, device)?;
+    match checkpoint::load_latest(run.path(), &mut state)? {
+        Some(_) if state.progress.images >= total => return Ok(Outcome::AlreadyDone),
+        Some(path) => info!("going on from {}", path.display()),
+        None => {
+            write_reals(job)?;
+            write_fakes(job, &state)?;
+        }
+    }
+    let before = run.rewind_stats(state.progress.images)?.map_or(0.0, |tick| tick.seconds);
+
+    // The batches that will be wanted are known for as long as the schedule is, so reading runs ahead.
+    let options = LoaderOptions { seed, mirror: config.data.mirror, ..LoaderOptions::default() };
+    let specs = Iterations::new(config, state.progress.images).flat_map(|(images, stage, repeats)| {
+        (0..repeats).map(move |i| BatchSpec {
+            level: stage.growth.level,
+            first_position: images + (i * stage.minibatch) as u64,
+            count: stage.minibatch,
+        })
+    });
+    let mut loader = Loader::new(&job.store, options, specs);
+
+    let begin = Instant::now();
+    let mut clock = Clock::new(state.progress.images);
+    let mut saved = Instant::now();
+    for (images, stage, repeats) in Iterations::new(config, state.progress.images) {
+        // Growth: Adam forgets what it knew of the smaller networks.
+        let interval = Some(stage.interval());
+        if state.progress.interval != interval {
+            if schedule.reset_optimizer {
+                state.g_optim.reset()?;
+                state.d_optim.reset()?;
+            }
+            state.progress.interval = interval;
+            clock.stage_began(images);
+        }
+
+        // Train.
+        let mut shown = images;
+        for repeat in 0..repeats {
+            update_average(state.g_ema.params_mut(), state.g.params(), config.optim.ema_beta)?;
+            let batch = loader.next().expect("as many batches as steps")?;
+            d_step(job, &mut state, stage, &batch.pixels, shown)?;
+            loader.recycle(batch);
+            shown += stage.minibatch as u64;
+            if (repeat + 1) % schedule.d_repeats == 0 {
+                g_step(job, &mut state, stage, shown)?;
+            }
+        }
+        state.progress.images = shown;
+        report(clock.position(config, stage, shown));
+
+        // Tick: a line, a picture, a checkpoint.
+        let done = shown >= total;
+        let ticked = done || shown >= state.progress.tick_images + stage.tick_images;
+        if ticked {
+            let tick = Tick {
+                seconds: before + begin.elapsed().as_secs_f64(),
+                ..clock.tick_ended(&state.progress, stage, loader.waited())
+            };
+            state.progress =
+                Progress { tick: tick.tick, tick_images: shown, sums: Sums::default(), ..state.progress };
+            info!("{}", tick.line());
+            let picture = write_fakes(job, &state)?;
+            checkpoint::save(run.path(), &state, header(job, &state), config.run.keep)?;
+            saved = Instant::now();
+            run.append_stats(&tick)?;
+            if done || tick.tick.is_multiple_of(config.run.snapshot_ticks) {
+                write_network(job, &state)?;
+            }
+            clock.tick_begins(shown, loader.waited());
+            if done {
+                return Ok(Outcome::Done(picture));
+            }
+        }
+        if job.stop.load(Ordering::Relaxed) || saved.elapsed() > SAVE_EVERY {
+            let path = checkpoint::save(run.path(), &state, header(job, &state), config.run.keep)?;
+            saved = Instant::now();
+            if job.stop.load(Ordering::Relaxed) {
+                return Ok(Outcome::Stopped(path));
+            }
+        }
+    }
+    // Reached only by a schedule of no images at all.
+    Ok(Outcome::AlreadyDone)
+}
+
+/// From some number of images on: (images shown, what to do, steps of the discriminator) until the schedule ends.
+struct Iterations<'a> {
+    config: &'a Config,
+    images: u64,
+}
+
+impl<'a> Iterations<'a> {
+    fn new(config: &'a Config, images: u64) -> Self {
+        Self { config, images }
+    }
+}
+
+impl Iterator for Iterations<'_> {
+    type Item = (u64, Stage, usize);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let schedule = &self.config.schedule;
+        if self.images >= schedule.total_images() {
+            return None;
+        }
+        let images = self.images;
+        let stage = schedule.stage_at(self.config.model.max_level(), images);
+        let repeats = schedule.minibatch_repeats * schedule.d_repeats;
+        self.images += (stage.minibatch * repeats) as u64;
+        Some((images, stage, repeats))
+    }
+}
+
+fn d_step(job: &Job<'_>, state: &mut State, stage: Stage, pixels: &[u8], shown: u64) -> Result<()> {
+    let (config, device, n) = (job.config, &job.device, stage.minibatch);
+    let (channels, r) = (config.model.channels, stage.growth.resolution());
+    let real = pggan_ops::reals::normalize(pixels, channels, r, stage.growth.alpha);
+    let real = Tensor::from_vec(real, (n, r, r, channels), device)?;
+    let (seed, size) = (config.run.seed, config.model.latent_size());
+    let latents = random::latents(seed, "latents of the discriminator's step", shown, n, size, device)?;
+    let fake = state.g.forward_only(&latents, None, stage.growth)?;
+    let mixing = random::mixing(seed, shown, n, device)?;
+    let (grads, report) =
+        discriminator_step(&state.d, &real, &fake, &mixing, stage.growth, &config.loss)?;
+    let norm = state.d_optim.step(state.d.params_mut(), &grads, stage.learning_rate)?;
+    state.progress.sums.discriminator(&report, norm);
+    Ok(())
+}
+
+fn g_step(job: &Job<'_>, state: &mut State, stage: Stage, shown: u64) -> Result<()> {
+    let (config, n) = (job.config, stage.minibatch);
+    let (seed, size) = (config.run.seed, config.model.latent_size());
+    let latents = random::latents(seed, "latents of the generator's step", shown, n, size, &job.device)?;
+    let (grads, loss) = generator_step(&state.g, &state.d, &latents, stage.growth)?;
+    let norm = state.g_optim.step(state.g.params_mut(), &grads, stage.learning_rate)?;
+    state.progress.sums.generator(loss, norm);
+    Ok(())
+}
+
+/// Networks as a run begins with them.
+fn new_state(config: &Config, device: &Device) -> Result<State> {
+    let draw = |network: &'static str| {
+        move |name: &str, values: &mut [f32]| {
+            random::normal(random::stream(config.run.seed, &format!("{network}.{name}"), 0, 0), values);
+        }
+    };
+    let g = Generator::new(&config.model, DType::F32, device, &mut draw("g"))?;
+    let d = Discriminator::new(&config.model, DType::F32, device, &mut draw("d"))?;
+    Ok(State {
+        g_ema: g.duplicate()?,
+        g_optim: Optimizer::new(&config.optim, g.params())?,
+        d_optim: Optimizer::new(&config.optim, d.params())?,
+        g,
+        d,
+        progress: Progress::default(),
+    })
+}
+
+fn header(job: &Job<'_>, state: &State) -> SnapshotHeader {
+    let growth = last_growth(job, state);
+    SnapshotHeader {
+        format: 1,
+        model: job.config.model.clone(),
+        level: growth.level,
+        alpha: growth.alpha,
+        images_shown: state.progress.images,
+        dataset: job.dataset.clone(),
+    }
+}
+
+/// How far the networks have been trained: at a run's end the schedule may already be one step further.
+fn last_growth(job: &Job<'_>, state: &State) -> Growth {
+    let last = state.progress.images.saturating_sub(1);
+    job.config.schedule.stage_at(job.config.model.max_level(), last).growth
+}
+
+fn write_network(job: &Job<'_>, state: &State) -> Result<()> {
+    let name = format!("network-snapshot-{:06}.safetensors", state.progress.images / 1000);
+    let path = job.run.file(&name);
+    write_snapshot(&path, &header(job, state), &state.g, &state.d, &state.g_ema)?;
+    info!("wrote {}", path.display());
+    Ok(())
+}
+
+/// The same latent vectors for the whole run, so that one can watch them change.
+fn write_fakes(job: &Job<'_>, state: &State) -> Result<PathBuf> {
+    let (config, growth) = (job.config, last_growth(job, state));
+    let (columns, rows) = config.run.grid.size(config.model.resolution);
+    let size = config.model.latent_size();
+    let (seed, count) = (config.run.seed, columns * rows);
+    let latents = random::latents(seed, "latents of the grid", 0, count, size, &job.device)?;
+    let images = samples::generate(&state.g_ema, &latents, growth)?;
+    let path = job.run.file(&format!("fakes{:06}.png", state.progress.images / 1000));
+    write_grid(job, &path, &images, columns, growth.resolution())?;
+    Ok(path)
+}
+
+fn write_reals(job: &Job<'_>) -> Result<()> {
+    let config = job.config;
+    let level = config.model.max_level();
+    let (columns, rows) = config.run.grid.size(config.model.resolution);
+    let options = LoaderOptions { seed: config.run.seed, ..LoaderOptions::default() };
+    let count = (columns * rows).min(job.store.images() as usize);
+    let spec = BatchSpec { level, first_position: 0, count };
+    let batch = Loader::new(&job.store, options, std::iter::once(spec)).next();
+    let batch = batch.expect("one batch was asked for")?;
+    let images: Vec<Vec<u8>> =
+        batch.pixels.chunks_exact(config.model.channels << (2 * level)).map(<[u8]>::to_vec).collect();
+    write_grid(job, &job.run.file("reals.png"), &images, columns, config.model.resolution)
+}
+
+/// Small images are enlarged to the final resolution, as the official code does.
+fn write_grid(
+    job: &Job<'_>,
+    path: &std::path::Path,
+    images: &[Vec<u8>],
+    columns: usize,
+    resolution: usize,
+) -> Result<()> {
+    let model = &job.config.model;
+    let zoom = model.resolution / resolution;
+    samples::write_grid(path, images, columns, model.channels, resolution, zoom)?;
+    info!("wrote {}", path.display());
+    Ok(())
+}
+
+/// Times of this process; none of them reaches a file that must be the same after a resumption.
+struct Clock {
+    tick_began: Instant,
+    tick_ended: Instant,
+    tick_first_image: u64,
+    maintenance: Duration,
+    waited: Duration,
+    stage_began: Instant,
+    stage_first_image: u64,
+    stage_maintenance: Duration,
+}
+
+impl Clock {
+    fn new(images: u64) -> Self {
+        let now = Instant::now();
+        Self {
+            tick_began: now,
+            tick_ended: now,
+            tick_first_image: images,
+            maintenance: Duration::ZERO,
+            waited: Duration::ZERO,
+            stage_began: now,
+            stage_first_image: images,
+            stage_maintenance: Duration::ZERO,
+        }
+    }
+
+    fn stage_began(&mut self, images: u64) {
+        self.stage_began = Instant::now();
+        self.stage_first_image = images;
+        self.stage_maintenance = Duration::ZERO;
+    }
+
+    /// The end of a tick's training; what follows is maintenance.
+    fn tick_ended(&mut self, progress: &Progress, stage: Stage, waited: Duration) -> Tick {
+        self.tick_ended = Instant::now();
+        let seconds = (self.tick_ended - self.tick_began).as_secs_f64().max(1e-9);
+        Tick {
+            tick: progress.tick + 1,
+            images: progress.images,
+            lod: stage.lod,
+            resolution: stage.growth.resolution(),
+            alpha: stage.growth.alpha,
+            minibatch: stage.minibatch,
+            seconds,
+            tick_seconds: seconds,
+            images_per_second: (progress.images - self.tick_first_image) as f64 / seconds,
+            maintenance_seconds: self.maintenance.as_secs_f64(),
+            waiting_share: (waited - self.waited).as_secs_f64() / seconds,
+            means: progress.sums.means(),
+        }
+    }
+
+    fn tick_begins(&mut self, images: u64, waited: Duration) {
+        self.tick_began = Instant::now();
+        self.tick_first_image = images;
+        self.maintenance = self.tick_began - self.tick_ended;
+        self.stage_maintenance += self.maintenance;
+        self.waited = waited;
+    }
+
+    fn position(&self, config: &Config, stage: Stage, images: u64) -> Position {
+        let seconds = (self.stage_began.elapsed() - self.stage_maintenance).as_secs_f64();
+        let images_per_second = (images - self.stage_first_image) as f64 / seconds.max(1e-9);
+        let work_per_second = images_per_second * work(config, stage).max(1.0);
+        // The rest of the schedule in pieces, each at the work of its own resolution.
+        let rest = config.schedule.total_images().saturating_sub(images) as f64;
+        let pieces = 256;
+        let work_left: f64 = (0..pieces)
+            .map(|i| {
+                let at = images + (rest * f64::from(i) / f64::from(pieces)) as u64;
+                let stage = config.schedule.stage_at(config.model.max_level(), at);
+                work(config, stage) * rest / f64::from(pieces)
+            })
+            .sum();
+        let left = Duration::try_from_secs_f64(work_left / work_per_second);
+        Position { images, stage, images_per_second, left: left.unwrap_or(Duration::MAX) }
+    }
+}
+
+/// Multiplications that training takes for each image: a step of the generator runs it four times over (two
+/// forward passes and a backward one), the two steps run the discriminator fourteen times over.
+fn work(config: &Config, stage: Stage) -> f64 {
+    let (g, d) = config.model.multiplications(stage.growth.level);
+    4.0 * g + 14.0 * d
+}
