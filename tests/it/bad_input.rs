@@ -4,43 +4,25 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use pggan_tests::binary;
+use pggan_tests::{Outcome, Sandbox};
 
-use crate::common::{Prepared, run, train, training_states};
+use crate::common::{Prepared, default_pictures, training_states};
 
-/// The command fails as it should, and says all of `words`.
+/// The command refuses in one line, which has all of `words`.
+#[track_caller]
 fn refuses(command: &mut Command, words: &[&str]) {
-    let output = run(command);
-    let said = &output.stderr;
-    assert_eq!(output.code, Some(2), "{command:?}: {said}");
-    assert!(!said.contains("panicked"), "{said}");
-    let errors: Vec<&str> = said.lines().filter(|l| l.starts_with("error: ")).collect();
-    assert_eq!(errors.len(), 1, "one line: {said}");
+    let line = Outcome::of(command).refused();
     for word in words {
-        assert!(errors[0].contains(word) || said.contains(word), "{word:?} is not in: {said}");
+        assert!(line.contains(word), "{word:?} is not in: {line}");
     }
 }
 
-fn data_tool(args: &[&str], source: &Path, dest: &Path) -> Command {
-    let mut command = Command::new(binary("pggan-data"));
-    command.arg("prepare").arg("--source").arg(source).arg("--dest").arg(dest).args(args);
-    command
-}
-
 #[test]
-fn train_refuses_what_it_cannot_use() {
-    let data = Prepared::new(8);
-    let out = data.path("runs");
-    let pictures = data.path("pictures");
-    let file = data.path("file");
-    fs::write(&file, "in the way").unwrap();
-    let with = |args: &[&str]| {
-        let mut command = train(&data, &out);
-        command.args(args);
-        command
-    };
+fn train_refuses_settings_that_cannot_be() {
+    let data = Prepared::new();
     for (args, words) in [
         (&["--resolution", "48"][..], &["model.resolution = 48", "power of two"][..]),
+        (&["--resolution", "wide"], &["--resolution wide", "power of two"]),
         (&["--resolution", "16"], &["--resolution 16", "8x8 at most", "prepare-dataset"]),
         (&["--batch", "6"], &["minibatch at 4x4 = 6", "multiple", "group, 4"]),
         (&["--batch", "0"], &["minibatch at 4x4 = 0"]),
@@ -49,99 +31,105 @@ fn train_refuses_what_it_cannot_use() {
         (&["--set", "model.depth=9"], &["unknown field `depth`"]),
         (&["--set", "schedule.total_kimg=soon"], &["invalid type", "soon"]),
         (&["--set", "nonsense"], &["nonsense", "KEY=VALUE"]),
-        (&["--set", "optim.beta2=1.5", "--set", "loss.drift=-1"], &["optim.beta2 = 1.5", "loss.drift = -1"]),
+        (&["--set", "optim.beta2=2", "--set", "loss.drift=-1"], &["optim.beta2 = 2", "loss.drift = -1"]),
         (&["--device", "tpu"], &["--device tpu", "auto, cpu"]),
         (&["--grid", "8"], &["'8'", "--grid"]),
         (&["--threads", "0"], &["--threads 0"]),
         (&["--resume", "nowhere"], &["nowhere", "no such file"]),
         (&["--config", "nowhere.toml"], &["nowhere.toml"]),
+        (&["--outdir", "file/runs"], &["file"]),
     ] {
-        // clap refuses a flag given twice in its own words, so these replace those of `train`.
-        let mut command = Command::new(binary("pggan-train"));
-        command.arg("train").arg("--data").arg(data.data()).arg("--outdir").arg(&out).args(args);
-        refuses(&mut command, words);
+        fs::write(data.path("file"), "in the way").unwrap();
+        let mut command = data.trainer(["train", "--data", "data"]);
+        if !args.contains(&"--resolution") {
+            command.args(["--resolution", "8"]);
+        }
+        if !args.contains(&"--outdir") {
+            command.args(["--outdir", "runs"]);
+        }
+        refuses(command.args(args), words);
+        assert!(!data.path("runs").exists(), "{args:?} began a run");
+        assert_eq!(fs::read_to_string(data.path("file")).unwrap(), "in the way");
     }
-    let mut elsewhere = |path: &Path, words: &[&str]| {
-        let mut command = Command::new(binary("pggan-train"));
-        refuses(command.arg("train").arg("--data").arg(path).arg("--outdir").arg(&out), words);
-    };
-    elsewhere(&data.path("missing"), &["missing"]);
-    elsewhere(&pictures, &["not a prepared data set", "prepare-dataset --source"]);
-    assert!(!out.exists(), "nothing was begun");
+}
 
-    let below = file.join("runs");
-    let mut command = train(&data, &below);
-    refuses(&mut command, &[file.to_str().unwrap()]);
-    assert_eq!(fs::read_to_string(&file).unwrap(), "in the way");
+#[test]
+fn train_refuses_data_and_runs_that_it_cannot_use() {
+    let data = Prepared::new();
+    let with_data = |path: &str| data.trainer(["train", "--outdir", "runs", "--data", path]);
+    refuses(&mut with_data("missing"), &["missing"]);
+    refuses(&mut with_data("pictures"), &["not a prepared data set", "prepare-dataset --source"]);
+    refuses(&mut data.trainer(["train"]), &["default data set", "--data DIR"]);
+    assert!(!data.path("runs").exists());
 
     // A run with other settings is not touched.
-    assert_eq!(run(&mut with(&["--kimg", "1"])).code, Some(0));
-    let folder = fs::read_dir(&out).unwrap().next().unwrap().unwrap().path();
-    let state = training_states(&folder).pop().unwrap();
+    let (_, run) = data.trained("runs");
+    let state = training_states(&run).pop().unwrap();
     let before = fs::read(&state).unwrap();
-    let mut command = Command::new(binary("pggan-train"));
-    command.arg("train").arg("--resume").arg(&state).args(["--batch", "8", "--device", "cpu"]);
-    refuses(&mut command, &["other settings", "schedule.minibatch_base: 16 there, 8 here", "--new"]);
+    let mut command = data.trainer(["train", "--batch", "8", "--device", "cpu", "--resume"]);
+    refuses(command.arg(&state), &["other settings", "minibatch_base: 16 there, 8 here", "--new"]);
     assert_eq!(before, fs::read(&state).unwrap());
 
-    // A damaged shard is found before the first step.
-    let shard = data.data().join("r02-00000.safetensors");
+    // Damage to the data is found before the first step.
+    let shard = data.path("data/r02-00000.safetensors");
     let mut bytes = fs::read(&shard).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
-    fs::write(&shard, &bytes).unwrap();
-    refuses(&mut with(&["--new"]), &["r02-00000.safetensors", "prepare-dataset"]);
-    fs::write(&shard, &bytes[..bytes.len() - 9]).unwrap();
-    refuses(&mut with(&["--new"]), &["r02-00000.safetensors"]);
+    for damaged in [&bytes[..], &bytes[..bytes.len() - 9], b""] {
+        fs::write(&shard, damaged).unwrap();
+        refuses(&mut data.train("fresh"), &["r02-00000.safetensors", "prepare-dataset"]);
+    }
 }
 
 #[test]
-fn generate_refuses_what_it_cannot_use() {
-    let folder = tempfile::tempdir().unwrap();
-    let dest = folder.path().join("out");
-    let file = folder.path().join("network.safetensors");
-    fs::write(&file, b"not weights").unwrap();
-    let generate = |network: &Path, args: &[&str]| {
-        let mut command = Command::new(binary("pggan-train"));
-        command.arg("generate").arg("--network").arg(network).arg("--dest").arg(&dest).args(args);
+fn generate_refuses_what_is_not_a_network() {
+    let sandbox = Sandbox::new();
+    fs::write(sandbox.path("network.safetensors"), b"not weights").unwrap();
+    let generate = |network: &str, args: &[&str]| {
+        let mut command = sandbox.command("pggan-train");
+        command.args(["generate", "--dest", "out", "--network", network]).args(args);
         command
     };
-    refuses(&mut generate(&file, &[]), &["network.safetensors", "damaged"]);
-    refuses(&mut generate(folder.path(), &[]), &["no network-snapshot-"]);
-    refuses(&mut generate(&folder.path().join("missing"), &[]), &["missing", "no such file"]);
-    refuses(&mut generate(&file, &["--seeds", "9-1"]), &["9-1", "0,1,4-6"]);
-    refuses(&mut generate(&file, &["--seed", "1"]), &["--seed"]);
-    assert!(!dest.exists());
+    refuses(&mut generate("network.safetensors", &[]), &["network.safetensors", "damaged"]);
+    refuses(&mut generate(".", &[]), &["no network-snapshot-"]);
+    refuses(&mut generate("missing", &[]), &["missing", "no such file"]);
+    refuses(&mut generate("network.safetensors", &["--seeds", "9-1"]), &["9-1", "0,1,4-6"]);
+    refuses(&mut generate("network.safetensors", &["--seed", "1"]), &["--seed"]);
+    assert!(!sandbox.path("out").exists());
 }
 
 #[test]
-fn prepare_refuses_what_it_cannot_use() {
-    let folder = tempfile::tempdir().unwrap();
-    let (source, dest) = (folder.path().join("pictures"), folder.path().join("data"));
-    refuses(&mut data_tool(&[], &source, &dest), &["pictures"]);
-    fs::create_dir(&source).unwrap();
-    refuses(&mut data_tool(&[], &source, &dest), &["pictures"]);
-    fs::write(source.join("a.png"), "text").unwrap();
-    refuses(&mut data_tool(&[], &source, &dest), &["a.png"]);
-    refuses(&mut data_tool(&["--strict"], &source, &dest), &["a.png"]);
+fn prepare_refuses_what_are_not_pictures() {
+    let sandbox = Sandbox::new();
+    let prepare = |args: &[&str]| {
+        let mut command = sandbox.command("pggan-data");
+        command.args(["prepare", "--source", "pictures"]).args(args);
+        if !args.contains(&"--dest") {
+            command.args(["--dest", "data"]);
+        }
+        command
+    };
+    let pictures = sandbox.path("pictures");
+    refuses(&mut prepare(&[]), &["pictures"]);
+    fs::create_dir(&pictures).unwrap();
+    refuses(&mut prepare(&[]), &["pictures"]);
+    fs::write(pictures.join("a.png"), "text").unwrap();
+    refuses(&mut prepare(&[]), &["good"]);
+    refuses(&mut prepare(&["--strict"]), &["a.png"]);
 
-    let all = Path::new(env!("CARGO_MANIFEST_DIR")).join("../datasets/fluent-emoji/images");
-    let mut pictures: Vec<_> = fs::read_dir(all).unwrap().map(|e| e.unwrap().path()).collect();
-    pictures.sort();
-    for picture in &pictures[..3] {
-        fs::copy(picture, source.join(picture.file_name().unwrap())).unwrap();
+    for picture in default_pictures(3) {
+        fs::copy(&picture, pictures.join(picture.file_name().unwrap())).unwrap();
     }
-    refuses(&mut data_tool(&["--resolution", "48"], &source, &dest), &["48", "power of two"]);
-    refuses(&mut data_tool(&["--resolution", "1024"], &source, &dest), &["1024", "--upscale"]);
-    refuses(&mut data_tool(&["--speed"], &source, &dest), &["--speed"]);
-    let file = folder.path().join("file");
-    fs::write(&file, "in the way").unwrap();
-    refuses(&mut data_tool(&[], &source, &file.join("below")), &["file"]);
-    assert!(!dest.exists(), "nothing was begun");
+    refuses(&mut prepare(&["--resolution", "48"]), &["48", "power of two"]);
+    refuses(&mut prepare(&["--resolution", "1024"]), &["1024", "--upscale"]);
+    refuses(&mut prepare(&["--speed"]), &["--speed"]);
+    fs::write(sandbox.path("file"), "in the way").unwrap();
+    refuses(&mut prepare(&["--dest", "file/below"]), &["file"]);
+    assert!(!sandbox.path("data").exists(), "nothing was begun");
 
-    let done = run(&mut data_tool(&["--resolution", "16"], &source, &dest));
-    assert_eq!(done.code, Some(0), "{}", done.stderr);
-    assert!(done.stderr.contains("a.png"), "{}", done.stderr);
-    let before = fs::read(dest.join("manifest.json")).unwrap();
-    refuses(&mut data_tool(&["--resolution", "8"], &source, &dest), &["--force"]);
-    assert_eq!(before, fs::read(dest.join("manifest.json")).unwrap());
+    let done = Outcome::of(&mut prepare(&["--resolution", "16"])).succeeded();
+    assert!(done.stderr.contains("a.png"), "{done}");
+    let manifest = |path: &Path| fs::read(path.join("manifest.json")).unwrap();
+    let before = manifest(&sandbox.path("data"));
+    refuses(&mut prepare(&["--resolution", "8"]), &["--force"]);
+    assert_eq!(before, manifest(&sandbox.path("data")));
 }

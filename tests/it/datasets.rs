@@ -9,7 +9,8 @@ fn fluent_emoji_is_what_was_chosen() {
     let folder = root().join("datasets/fluent-emoji");
     let chosen = fs::read_to_string(folder.join("chosen.txt")).unwrap();
     let names = chosen.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
-    let names: Vec<_> = names.map(|line| format!("{}.jpg", line.split_once(' ').unwrap().1)).collect();
+    let names: Vec<_> =
+        names.map(|line| format!("{}.jpg", line.split_once(' ').unwrap().1)).collect();
 
     let mut bytes = 0;
     let mut files = BTreeSet::new();

@@ -1,6 +1,10 @@
 //! Tests of the workspace as a whole: its shape, and its binaries from end to end.
 #![expect(clippy::unwrap_used, reason = "a test fails where it cannot go on")]
+#![expect(clippy::disallowed_methods, reason = "what tests write need not outlive a crash")]
 
 mod architecture;
+mod bad_input;
+mod common;
 mod datasets;
+mod pipeline;
 mod sandbox;

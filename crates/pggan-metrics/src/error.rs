@@ -97,7 +97,7 @@ pub enum Error {
         /// Side of the pyramid level.
         resolution: usize,
     },
-    /// Patches that lie outside of their level, or differ in number.
+    /// A patch that lies partly outside of its level.
     #[error(
         "patch {patch} is centred at ({x}, {y}); a 7x7 patch of a {resolution}x{resolution} level does not fit there"
     )]

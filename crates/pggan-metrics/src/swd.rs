@@ -5,7 +5,7 @@
 //!
 //! # Memory
 //! One level of both sets takes `2 * N * 128 * 49 C * 4` bytes, 2.47 GB for 16,384 RGB images at any resolution, and
-//! projections up to 0.4 GB more. As many levels are gathered in one reading of the sets as [`Options::memory`]
+//! projections up to 0.27 GB more. As many levels are gathered in one reading of the sets as [`Options::memory`]
 //! allows, one at least.
 
 use faer::linalg::matmul::matmul;
@@ -27,7 +27,7 @@ pub const DIRECTIONS: usize = 512;
 
 /// Directions that are projected on before distances are taken: as many as fit into the bytes, for both sets.
 const DIRECTIONS_AT_ONCE: usize = 64;
-const PROJECTION_BYTES: usize = 384 << 20;
+const PROJECTION_BYTES: usize = 256 << 20;
 
 /// How to measure; the rest is the paper's.
 #[derive(Debug, Clone)]

@@ -118,7 +118,11 @@ impl ModelConfig {
         }
         if self.fmaps(self.max_level()) == 0 || self.fmap_max > 1 << 14 {
             let reason = "leaves no feature map at the full resolution, or more than 16384";
-            return fail("fmap_base", format!("{} (fmap_max {})", self.fmap_base, self.fmap_max), reason);
+            return fail(
+                "fmap_base",
+                format!("{} (fmap_max {})", self.fmap_base, self.fmap_max),
+                reason,
+            );
         }
         if self.latent_size > 1 << 16 {
             return fail("latent_size", self.latent_size.to_string(), "must be at most 65536");
@@ -153,7 +157,10 @@ mod tests {
             assert!(message.starts_with(expected), "{message}");
         };
         let default = ModelConfig::default;
-        check(ModelConfig { resolution: 48, ..default() }, "model.resolution = 48: must be a power");
+        check(
+            ModelConfig { resolution: 48, ..default() },
+            "model.resolution = 48: must be a power",
+        );
         check(ModelConfig { channels: 0, ..default() }, "model.channels = 0");
         check(ModelConfig { fmap_base: 256, ..default() }, "model.fmap_base = 256");
         check(ModelConfig { fmap_decay: f64::NAN, ..default() }, "model.fmap_decay = NaN");

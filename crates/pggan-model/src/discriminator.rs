@@ -5,9 +5,9 @@ use pggan_ops::conv::Resample;
 use pggan_ops::resample::{mean2x2, mean2x2_grad};
 use pggan_ops::stddev::{self, Groups};
 
+use crate::error::{Error, Result};
 use crate::layers::{Activation, Layer, Shape};
 use crate::params::{Builder, Grads, Params};
-use crate::error::{Error, Result};
 use crate::{Growth, ModelConfig};
 
 /// Images to scores (paper, Table 2).
@@ -18,7 +18,7 @@ use crate::{Growth, ModelConfig};
 pub struct Discriminator {
     config: ModelConfig,
     params: Params,
-    blocks: Vec<Block>, // of levels 3, 4, …
+    blocks: Vec<Block>,   // of levels 3, 4, …
     from_rgb: Vec<Layer>, // of levels 2, 3, …
     conv: Layer,
     dense0: Layer,
@@ -85,7 +85,7 @@ impl Discriminator {
     ) -> Result<Self, Error> {
         config.validate()?;
         let mut params = Builder::new(dtype, device, normal);
-        let mut layer = |name: &str, shape, gain, resample, activation| {
+        let mut layer = |name: &str, shape: &Shape, gain, resample, activation| {
             Layer::new(&mut params, name, shape, gain, resample, activation)
         };
         let (same, lrelu) = (Resample::Same, Activation::LeakyRelu);
@@ -97,20 +97,20 @@ impl Discriminator {
         let mut blocks = Vec::new();
         let extra = usize::from(config.mbstd_group > 1);
         let rgb = |level| Shape::conv(config.channels, maps(level), 1);
-        from_rgb.push(layer("level02.from_rgb", rgb(2), SQRT_2, same, lrelu)?);
+        from_rgb.push(layer("level02.from_rgb", &rgb(2), SQRT_2, same, lrelu)?);
         let shape = Shape::conv(maps(2) + extra, maps(2), 3);
-        let conv = layer("level02.conv", shape, SQRT_2, same, lrelu)?;
+        let conv = layer("level02.conv", &shape, SQRT_2, same, lrelu)?;
         let shape = Shape::dense(16 * maps(2), config.nf(0));
-        let dense0 = layer("level02.dense0", shape, SQRT_2, same, lrelu)?;
+        let dense0 = layer("level02.dense0", &shape, SQRT_2, same, lrelu)?;
         let shape = Shape::dense(config.nf(0), 1 + config.label_size);
-        let dense1 = layer("level02.dense1", shape, 1.0, same, Activation::Linear)?;
+        let dense1 = layer("level02.dense1", &shape, 1.0, same, Activation::Linear)?;
         for level in 3..=config.max_level() {
             let name = |layer| format!("level{level:02}.{layer}");
-            from_rgb.push(layer(&name("from_rgb"), rgb(level), SQRT_2, same, lrelu)?);
+            from_rgb.push(layer(&name("from_rgb"), &rgb(level), SQRT_2, same, lrelu)?);
             let shape = Shape::conv(maps(level), maps(level), 3);
-            let conv0 = layer(&name("conv0"), shape, SQRT_2, same, lrelu)?;
+            let conv0 = layer(&name("conv0"), &shape, SQRT_2, same, lrelu)?;
             let shape = Shape::conv(maps(level), maps(level - 1), 3);
-            let conv1 = layer(&name("conv1"), shape, SQRT_2, down, lrelu)?;
+            let conv1 = layer(&name("conv1"), &shape, SQRT_2, down, lrelu)?;
             blocks.push(Block { conv0, conv1 });
         }
         let (config, params) = (config.clone(), params.finish());
@@ -179,7 +179,11 @@ impl Discriminator {
     /// # Errors
     /// If the tape is of another network or batch.
     pub fn backward(&self, tape: Tape, scores_grad: &Tensor, grads: &mut Grads) -> Result<()> {
-        self.walk_back(tape, scores_grad, Request { grads: Some(grads), image: false, deltas: None })?;
+        self.walk_back(
+            tape,
+            scores_grad,
+            Request { grads: Some(grads), image: false, deltas: None },
+        )?;
         Ok(())
     }
 
@@ -338,7 +342,8 @@ impl Discriminator {
 
     /// The way from images to scores at this growth.
     fn steps(&self, growth: Growth, parts: usize) -> Result<Vec<Step<'_>>> {
-        let Some(entry) = (growth.level as usize).checked_sub(2).filter(|&i| i < self.from_rgb.len())
+        let Some(entry) =
+            (growth.level as usize).checked_sub(2).filter(|&i| i < self.from_rgb.len())
         else {
             let levels = self.from_rgb.len() + 1;
             bail!("level {} of a network with levels 2 to {levels}", growth.level);

@@ -5,9 +5,9 @@ use pggan_ops::activation::pixel_norm;
 use pggan_ops::conv::Resample;
 use pggan_ops::resample::{up2, up2_grad};
 
+use crate::error::{Error, Result};
 use crate::layers::{Activation, Layer, Output, Shape};
 use crate::params::{Builder, Grads, Params};
-use crate::error::{Error, Result};
 use crate::{Growth, ModelConfig};
 
 /// Latent vectors to images (paper, Table 2).
@@ -58,7 +58,7 @@ impl Generator {
             &mut params,
             "level02.dense",
             // One bias for each map, not for each of its 4x4 positions.
-            Shape { outputs_per_bias: 16, ..Shape::dense(inputs, 16 * config.fmaps(2)) },
+            &Shape { outputs_per_bias: 16, ..Shape::dense(inputs, 16 * config.fmaps(2)) },
             SQRT_2 / 4.0, // as the official code: its first version was a full 4x4 convolution
             Resample::Same,
             norm,
@@ -66,21 +66,19 @@ impl Generator {
         let mut blocks = Vec::new();
         for level in 2..=config.max_level() {
             let maps = config.fmaps(level);
-            let mut layer = |name: &str, shape, gain, resample, activation| {
+            let mut layer = |name: &str, shape: &Shape, gain, resample, activation| {
                 let name = format!("level{level:02}.{name}");
                 Layer::new(&mut params, &name, shape, gain, resample, activation)
             };
-            let conv0 = match level {
-                2 => None,
-                _ => {
-                    let shape = Shape::conv(config.fmaps(level - 1), maps, 3);
-                    Some(layer("conv0", shape, SQRT_2, Resample::Up, norm)?)
-                }
+            let conv0 = if level > 2 {
+                let shape = Shape::conv(config.fmaps(level - 1), maps, 3);
+                Some(layer("conv0", &shape, SQRT_2, Resample::Up, norm)?)
+            } else {
+                None
             };
-            let conv1 =
-                layer("conv1", Shape::conv(maps, maps, 3), SQRT_2, Resample::Same, norm)?;
+            let conv1 = layer("conv1", &Shape::conv(maps, maps, 3), SQRT_2, Resample::Same, norm)?;
             let rgb = Shape::conv(maps, config.channels, 1);
-            let to_rgb = layer("to_rgb", rgb, 1.0, Resample::Same, Activation::Linear)?;
+            let to_rgb = layer("to_rgb", &rgb, 1.0, Resample::Same, Activation::Linear)?;
             blocks.push(Block { conv0, conv1, to_rgb });
         }
         Ok(Self { config: config.clone(), params: params.finish(), dense, blocks })
@@ -173,7 +171,7 @@ impl Generator {
         let mut tape = GeneratorTape { growth, latents, convs: Vec::new() };
 
         let x = self.dense.linear(p, &tape.latents)?; // [n, 1, 1, 16 c]
-        let mut x = self.dense.activate(p, self.unfold(&x)?)?;
+        let mut x = self.dense.activate(p, unfold(&x)?)?;
         let mut older = None; // the image of the level below
         for (i, block) in blocks.iter().enumerate() {
             let newest = i + 1 == blocks.len();
@@ -265,25 +263,26 @@ impl Generator {
             Some(labels) => Tensor::cat(&[latents, labels], 1)?,
             None => latents.clone(),
         };
-        let x = if config.normalize_latents { pixel_norm(&x, config.pixelnorm_epsilon)? } else { x };
+        let x =
+            if config.normalize_latents { pixel_norm(&x, config.pixelnorm_epsilon)? } else { x };
         x.reshape((n, 1, 1, size + classes))
-    }
-
-    /// The dense layer's outputs, `[N, 1, 1, C * 16]`, as 4x4 pixels, `[N, 4, 4, C]`.
-    fn unfold(&self, x: &Tensor) -> Result<Tensor> {
-        let (n, _, _, outputs) = x.dims4()?;
-        let maps = outputs / 16;
-        x.reshape((n, maps, 16))?.transpose(1, 2)?.contiguous()?.reshape((n, 4, 4, maps))
     }
 }
 
-/// The inverse of [`Generator::unfold`].
+/// The dense layer's outputs, `[N, 1, 1, C * 16]`, as 4x4 pixels, `[N, 4, 4, C]`.
+fn unfold(x: &Tensor) -> Result<Tensor> {
+    let (n, _, _, outputs) = x.dims4()?;
+    let maps = outputs / 16;
+    x.reshape((n, maps, 16))?.transpose(1, 2)?.contiguous()?.reshape((n, 4, 4, maps))
+}
+
+/// The inverse of [`unfold`].
 fn fold(x: &Tensor) -> Result<Tensor> {
     let (n, _, _, maps) = x.dims4()?;
     x.reshape((n, 16, maps))?.transpose(1, 2)?.contiguous()?.reshape((n, 1, 1, 16 * maps))
 }
 
-/// A to_rgb layer's own gradients; returns the one with respect to its input.
+/// A `to_rgb` layer's own gradients; returns the one with respect to its input.
 fn rgb_grads(
     layer: &Layer,
     params: &Params,

@@ -57,12 +57,12 @@ impl Layer {
     pub(crate) fn new(
         params: &mut Builder<'_>,
         name: &str,
-        shape: Shape,
+        shape: &Shape,
         gain: f64,
         resample: Resample,
         activation: Activation,
     ) -> Result<Self> {
-        let Shape { inputs, outputs, size, outputs_per_bias } = shape;
+        let Shape { inputs, outputs, size, outputs_per_bias } = *shape;
         let area = (size * size).max(1);
         let weight = if size == 0 {
             params.weight(name, &[outputs, inputs])?

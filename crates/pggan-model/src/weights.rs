@@ -97,7 +97,8 @@ impl Writer {
         let sum = sum(self.tensors.iter().map(|(name, (_, bytes))| (name.as_str(), &bytes[..])));
         let envelope = Envelope { blake3: sum, document: self.document.clone() };
         let envelope = serde_json::to_string(&envelope).map_err(candle_core::Error::wrap)?;
-        let views = self.tensors.iter().map(|(name, (shape, bytes))| (name, Entry { shape, bytes }));
+        let views =
+            self.tensors.iter().map(|(name, (shape, bytes))| (name, Entry { shape, bytes }));
         let bytes = safetensors::serialize(views, Some([(KEY.to_owned(), envelope)].into()));
         Ok(bytes.map_err(candle_core::Error::wrap)?)
     }
@@ -243,10 +244,8 @@ impl File {
             let (name, shape) = (param.name.as_str(), param.value.dims());
             match unknown.remove(name) {
                 None => problems.push(format!("{prefix}{name} is missing")),
-                Some(t) if t.dims() != shape => problems.push(format!(
-                    "{prefix}{name} is {:?}, but {shape:?} is needed",
-                    t.dims()
-                )),
+                Some(t) if t.dims() != shape => problems
+                    .push(format!("{prefix}{name} is {:?}, but {shape:?} is needed", t.dims())),
                 Some(t) => values.push(t),
             }
         }

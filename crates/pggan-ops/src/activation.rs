@@ -65,16 +65,20 @@ pub fn bias_lrelu_pixel_norm(x: Tensor, bias: &Tensor, epsilon: f64) -> Result<(
     let x = owned(x)?;
     slices::read(bias, |bias| {
         slices::write(&x, |x| {
-            x.par_chunks_mut(ROWS * c).zip(factors.par_chunks_mut(ROWS)).for_each(|(x, factors)| {
-                for (row, factor) in x.chunks_exact_mut(c).zip(factors) {
-                    for (x, b) in row.iter_mut().zip(bias) {
-                        let a = *x + b;
-                        *x = a.max(a * SLOPE as f32);
+            x.par_chunks_mut(ROWS * c).zip(factors.par_chunks_mut(ROWS)).for_each(
+                |(x, factors)| {
+                    for (row, factor) in x.chunks_exact_mut(c).zip(factors) {
+                        for (x, b) in row.iter_mut().zip(bias) {
+                            let a = *x + b;
+                            *x = a.max(a * SLOPE as f32);
+                        }
+                        *factor = 1.0 / (dot(row, row) / c as f32 + epsilon as f32).sqrt();
+                        for x in row.iter_mut() {
+                            *x *= *factor;
+                        }
                     }
-                    *factor = 1.0 / (dot(row, row) / c as f32 + epsilon as f32).sqrt();
-                    row.iter_mut().for_each(|x| *x *= *factor);
-                }
-            });
+                },
+            );
         })
     })??;
     Ok((x, slices::tensor(factors, &shape)?))
@@ -195,7 +199,11 @@ fn norm_factor(x: &Tensor, epsilon: f64) -> Result<Tensor> {
     (x.sqr()?.mean_keepdim(D::Minus1)? + epsilon)?.sqrt()?.recip()
 }
 
-fn rows_in_place(x: Tensor, bias: &Tensor, f: impl Fn(&mut [f32], &[f32]) + Sync) -> Result<Tensor> {
+fn rows_in_place(
+    x: Tensor,
+    bias: &Tensor,
+    f: impl Fn(&mut [f32], &[f32]) + Sync,
+) -> Result<Tensor> {
     let c = bias.dims1()?;
     let x = owned(x)?;
     slices::read(bias, |bias| {

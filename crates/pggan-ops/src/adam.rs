@@ -148,8 +148,7 @@ mod tests {
             let (mut p32, mut v32) = (p.to_dtype(DType::F32)?, v.to_dtype(DType::F32)?);
             let (mut a, mut a32) = (p.copy()?, p32.copy()?);
             for step in 1..=3 {
-                let adam =
-                    Adam { lr: 1e-2, beta1: 0.0, beta2: 0.99, epsilon: 1e-8, form, step };
+                let adam = Adam { lr: 1e-2, beta1: 0.0, beta2: 0.99, epsilon: 1e-8, form, step };
                 let g = tensor(step as f64)?;
                 adam.update(&mut p, &g, None, &mut v)?;
                 adam.update(&mut p32, &g.to_dtype(DType::F32)?, None, &mut v32)?;

@@ -66,7 +66,7 @@ fn spread(x: &Tensor, factor: f32) -> Result<Tensor> {
 /// The sum of 2x2 pixels, times `factor`.
 fn gather(x: &Tensor, factor: f32) -> Result<Tensor> {
     let (n, h, w, c) = x.dims4()?;
-    if h % 2 != 0 || w % 2 != 0 {
+    if !(h.is_multiple_of(2) && w.is_multiple_of(2)) {
         candle_core::bail!("{h}x{w} pixels cannot be halved");
     }
     let (h, w) = (h / 2, w / 2);

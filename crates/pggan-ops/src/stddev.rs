@@ -46,7 +46,7 @@ impl Groups {
     }
 
     /// One number for each group, `[p, 1, m, 1]`, into a channel of its samples, behind those of `x`.
-    fn append(self, x: &Tensor, statistic: &Tensor) -> Result<Tensor> {
+    fn append(x: &Tensor, statistic: &Tensor) -> Result<Tensor> {
         let (n, h, w, _) = x.dims4()?;
         let (p, _, m, _) = statistic.dims4()?;
         let channel = statistic.broadcast_as((p, n / p / m, m, h * w))?;
@@ -67,7 +67,7 @@ impl Groups {
 /// If N does not fall into `groups`.
 pub fn forward(x: &Tensor, groups: Groups) -> Result<Tensor> {
     let statistic = groups.moments(x)?.sigma.mean_keepdim(3)?;
-    groups.append(x, &statistic)
+    Groups::append(x, &statistic)
 }
 
 /// The gradient with respect to `x`.
@@ -89,12 +89,12 @@ pub fn backward(x: &Tensor, dy: &Tensor, groups: Groups) -> Result<Tensor> {
 pub fn tangent(x: &Tensor, dx: &Tensor, groups: Groups) -> Result<Tensor> {
     let Moments { deviation, sigma } = groups.moments(x)?;
     let along = (&deviation * groups.split(dx)?)?.mean_keepdim(1)?;
-    groups.append(dx, &(along / sigma)?.mean_keepdim(3)?)
+    Groups::append(dx, &(along / sigma)?.mean_keepdim(3)?)
 }
 
 /// The gradient of `Σ dy · tangent(x, dx)` with respect to `x`.
 ///
-/// With d = x − mean_g x, q = mean_g(d ẋ) and δ the gradient that reaches the statistic:
+/// With `d = x − mean_g x`, `q = mean_g(d ẋ)` and δ the gradient that reaches the statistic:
 /// `χ = δ / (g len) · ( (ẋ − mean_g ẋ)/σ − q d/σ³ )`.
 ///
 /// # Shapes

@@ -73,10 +73,9 @@ pub fn save(run: &Path, state: &State, header: SnapshotHeader, keep: usize) -> R
     file.params("g", state.g.params())?;
     file.params("d", state.d.params())?;
     file.params("g_ema", state.g_ema.params())?;
-    for (part, optim, params) in [
-        ("g_adam", &state.g_optim, state.g.params()),
-        ("d_adam", &state.d_optim, state.d.params()),
-    ] {
+    for (part, optim, params) in
+        [("g_adam", &state.g_optim, state.g.params()), ("d_adam", &state.d_optim, state.d.params())]
+    {
         for (moment, values) in [("v", &optim.second), ("m", &optim.first)] {
             for (param, value) in params.iter().zip(values) {
                 file.tensor(format!("{part}.{moment}.{}", param.name), value)?;

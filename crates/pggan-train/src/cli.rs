@@ -1,5 +1,7 @@
 //! The command line: from flags to a job.
 
+use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,16 +11,19 @@ use clap::{Args, Parser, Subcommand};
 use indicatif::ProgressStyle;
 use pggan_data::{PrepareOptions, Store};
 use pggan_train::config::{Config, PRESETS, Settings};
+use pggan_train::device;
 use pggan_train::generate::{self, Request, parse_seeds};
 use pggan_train::run_dir::{self, RunDir};
 use pggan_train::samples::Grid;
 use pggan_train::stats::duration;
 use pggan_train::train::{self, Job, Outcome, Position};
-use pggan_train::device;
 use tracing::{info, info_span};
 use tracing_indicatif::span_ext::IndicatifSpanExt as _;
 
 use crate::console::Console;
+
+/// What `--resume` without a path stands for; no file has this name.
+const NEWEST: &str = "";
 
 /// Progressive GAN: train generators that grow from 4x4 to 1024x1024, and generate with them.
 #[derive(Parser)]
@@ -97,8 +102,8 @@ struct TrainArgs {
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
     /// Go on with a run: its folder, one of its training states, or nothing for the newest
-    #[arg(long, value_name = "PATH", num_args = 0..=1)]
-    resume: Option<Option<PathBuf>>,
+    #[arg(long, value_name = "PATH", num_args = 0..=1, default_missing_value = NEWEST)]
+    resume: Option<PathBuf>,
     /// Begin a new run even if an unfinished one has the same settings
     #[arg(long, conflicts_with = "resume")]
     new: bool,
@@ -151,7 +156,8 @@ impl TrainArgs {
         let outdir = self.outdir.clone().unwrap_or_else(|| root().join("runs"));
         let resumed = match &self.resume {
             None => None,
-            Some(path) => Some(run_dir::locate(path.as_deref().unwrap_or(&outdir))?),
+            Some(path) if path.as_os_str() == NEWEST => Some(run_dir::locate(&outdir)?),
+            Some(path) => Some(run_dir::locate(path)?),
         };
         let recorded = resumed.as_deref().map(run_dir::read_config).transpose()?;
 
@@ -170,7 +176,11 @@ impl TrainArgs {
             );
         }
         if config.model.channels != pggan_data::CHANNELS {
-            bail!("model.channels = {}: the data set has {}", config.model.channels, pggan_data::CHANNELS);
+            bail!(
+                "model.channels = {}: the data set has {}",
+                config.model.channels,
+                pggan_data::CHANNELS
+            );
         }
         let device = device::open(&self.device)?;
         if self.dry_run {
@@ -224,7 +234,8 @@ impl TrainArgs {
         };
         if let Some(text) = &self.resolution {
             // 64 or 64x64, as the data tool takes it.
-            let side = text.split_once('x').map_or(text.as_str(), |(w, h)| if w == h { w } else { "" });
+            let side =
+                text.split_once('x').map_or(text.as_str(), |(w, h)| if w == h { w } else { "" });
             let Ok(side) = side.parse::<u32>() else {
                 bail!("--resolution {text}: a power of two is needed, as 64 or 64x64");
             };
@@ -291,7 +302,8 @@ impl GenerateArgs {
         span.pb_set_length(seeds.len() as u64);
         let request =
             Request { network: &self.network, seeds: &seeds, dest: &self.dest, grid: self.grid };
-        let files = generate::generate(&request, &device, |done| span.pb_set_position(done as u64))?;
+        let files =
+            generate::generate(&request, &device, |done| span.pb_set_position(done as u64))?;
         drop(span);
         info!("wrote {} files to {}", files.len(), self.dest.display());
         if let Some(last) = files.last() {
@@ -329,31 +341,35 @@ fn train_and_show(job: &Job<'_>) -> Result<()> {
 fn describe_position(at: &Position) -> String {
     let growth = at.stage.growth;
     let r = growth.resolution();
-    let fade = if growth.fading() { format!(" fading in {:.0}%", 100.0 * growth.alpha) } else { String::new() };
+    let fade = if growth.fading() {
+        format!(" fading in {:.0}%", 100.0 * growth.alpha)
+    } else {
+        String::new()
+    };
     format!("{r}x{r}{fade}, {:.0} img/s, about {} left", at.images_per_second, duration(at.left))
 }
 
 fn dry_run(config: &Config, store: &Store) -> Result<()> {
     let max_level = config.model.max_level();
     let mut text = config.to_toml();
-    text.push_str("\n# resolution  maps  minibatch  learning rate  full from kimg  multiplications G, D\n");
+    text.push_str(
+        "\n# resolution  maps  minibatch  learning rate  full from kimg  multiplications G, D\n",
+    );
     let schedule = &config.schedule;
     let mut kimg = 0.0;
     for level in schedule.initial_resolution.ilog2()..=max_level {
         let (r, (g, d)) = (1u32 << level, config.model.multiplications(level));
         let stage = schedule.stage_at(max_level, (kimg * 1000.0) as u64);
         let (batch, rate) = (stage.minibatch, stage.learning_rate);
-        text.push_str(&format!(
-            "# {r:>10}  {:>4}  {batch:>9}  {rate:>13}  {kimg:>14}  {:.2e}, {:.2e}\n",
+        let _ = writeln!(
+            text,
+            "# {r:>10}  {:>4}  {batch:>9}  {rate:>13}  {kimg:>14}  {g:.2e}, {d:.2e}",
             config.model.fmaps(level),
-            g,
-            d
-        ));
+        );
         kimg += schedule.training_kimg + schedule.transition_kimg;
     }
-    text.push_str(&format!("# {} images in {}\n", store.images(), store.dir().display()));
+    let _ = writeln!(text, "# {} images in {}", store.images(), store.dir().display());
     // The one thing a person may want to pipe somewhere.
-    use std::io::Write as _;
     std::io::stdout().write_all(text.as_bytes()).context("writing to standard output")
 }
 

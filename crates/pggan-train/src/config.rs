@@ -58,13 +58,7 @@ pub struct RunConfig {
 
 impl Default for RunConfig {
     fn default() -> Self {
-        Self {
-            preset: String::new(),
-            seed: 1000,
-            grid: Grid::Hd,
-            snapshot_ticks: 10,
-            keep: 2,
-        }
+        Self { preset: String::new(), seed: 1000, grid: Grid::Hd, snapshot_ticks: 10, keep: 2 }
     }
 }
 
@@ -92,7 +86,9 @@ impl Settings {
         let Some((_, text)) = PRESETS.iter().find(|(n, _)| *n == name) else {
             let names: Vec<&str> = PRESETS.iter().map(|(name, _)| *name).collect();
             let names = names.join(", ");
-            return Err(Error::Usage(format!("--preset {name}: there is none of that name; choose one of {names}")));
+            return Err(Error::Usage(format!(
+                "--preset {name}: there is none of that name; choose one of {names}"
+            )));
         };
         let mut settings = Self::parse(text, &format!("preset {name}"))?;
         settings.set("run.preset", Value::from(name))?;
@@ -105,7 +101,9 @@ impl Settings {
     /// If it is not TOML.
     pub fn parse(text: &str, origin: &str) -> Result<Self> {
         let table = text.parse();
-        table.map(Self).map_err(|e: toml::de::Error| Error::Usage(format!("{origin}: {}", one_line(&e))))
+        table
+            .map(Self)
+            .map_err(|e: toml::de::Error| Error::Usage(format!("{origin}: {}", one_line(&e))))
     }
 
     /// Lays other settings over these.
@@ -144,7 +142,9 @@ impl Settings {
     /// If there is no `=`.
     pub fn set_text(&mut self, text: &str) -> Result<()> {
         let Some((key, value)) = text.split_once('=') else {
-            return Err(Error::Usage(format!("--set {text}: KEY=VALUE is needed, as in schedule.total_kimg=100")));
+            return Err(Error::Usage(format!(
+                "--set {text}: KEY=VALUE is needed, as in schedule.total_kimg=100"
+            )));
         };
         // What is no TOML value is a string.
         let parsed = format!("v = {value}").parse::<Table>().ok().and_then(|mut t| t.remove("v"));
@@ -172,15 +172,16 @@ impl Config {
     /// [`Error::Config`] with everything that is wrong.
     pub fn validate(&self) -> Result<()> {
         let mut problems = Vec::new();
-        match self.model.validate() {
-            Err(e) => problems.push(e.to_string()),
-            Ok(()) => {
-                let group = self.model.mbstd_group;
-                problems.extend(self.schedule.problems(self.model.max_level(), group));
-            }
+        if let Err(e) = self.model.validate() {
+            problems.push(e.to_string());
+        } else {
+            let group = self.model.mbstd_group;
+            problems.extend(self.schedule.problems(self.model.max_level(), group));
         }
         if self.model.label_size > 0 {
-            problems.push("model.label_size: training with labels is not there yet; leave it 0".to_owned());
+            problems.push(
+                "model.label_size: training with labels is not there yet; leave it 0".to_owned(),
+            );
         }
         problems.extend(self.loss.problems());
         problems.extend(self.optim.problems());
@@ -197,7 +198,8 @@ impl Config {
     /// run can be taken further, and neither is where the data lie.
     pub fn differences(&self, other: &Self) -> Vec<String> {
         let mut found = Vec::new();
-        let tables = [self, other].map(|c| Table::try_from(c).expect("every setting has a TOML form"));
+        let tables =
+            [self, other].map(|c| Table::try_from(c).expect("every setting has a TOML form"));
         for (section, a) in &tables[0] {
             for (key, a) in a.as_table().into_iter().flatten() {
                 let b = tables[1].get(section).and_then(|s| s.get(key));
@@ -214,11 +216,12 @@ impl Config {
 
 fn merge(base: &mut Table, over: Table) {
     for (key, value) in over {
-        match (base.get_mut(&key), value) {
-            (Some(Value::Table(base)), Value::Table(over)) if !is_map(&key) => merge(base, over),
-            (_, value) => {
-                base.insert(key, value);
-            }
+        if let (Some(Value::Table(base)), Value::Table(over), false) =
+            (base.get_mut(&key), &value, is_map(&key))
+        {
+            merge(base, over.clone());
+        } else {
+            base.insert(key, value);
         }
     }
 }

@@ -49,11 +49,6 @@ impl Console {
         *state = Sink::File(file);
         Ok(())
     }
-
-    /// The one line that says why the program ends.
-    pub(crate) fn error(&self, message: &str) {
-        tracing::error!("{message}");
-    }
 }
 
 /// The message itself; what is worse than information says so in front.

@@ -11,7 +11,9 @@ use crate::{Error, Result};
 pub fn open(name: &str) -> Result<Device> {
     let fail = |reason: String| Err(Error::Device { asked: name.to_owned(), reason });
     let built_without = |feature: &str| {
-        format!("this build has no {feature}; `cargo xtask train --device {name}` builds one that has, or pass --device cpu")
+        format!(
+            "this build has no {feature}; `cargo xtask train --device {name}` builds one that has, or pass --device cpu"
+        )
     };
     let opened = |device: candle_core::Result<Device>| match device {
         Ok(device) => Ok(device),

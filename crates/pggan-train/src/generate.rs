@@ -33,7 +33,10 @@ pub fn generate(
     let snapshot = find_snapshot(request.network)?;
     let (g, header) = weights::read_generator(&snapshot, DType::F32, device)?;
     if g.config().label_size > 0 {
-        return Err(Error::Usage(format!("{}: generating by class is not there yet", snapshot.display())));
+        return Err(Error::Usage(format!(
+            "{}: generating by class is not there yet",
+            snapshot.display()
+        )));
     }
     let growth = header.growth();
     let (channels, resolution) = (g.config().channels, growth.resolution());
@@ -89,7 +92,9 @@ fn find_snapshot(network: &Path) -> Result<PathBuf> {
     }
     let nothing = |why: &str| Err(Error::Usage(format!("--network {}: {why}", network.display())));
     if !network.is_dir() {
-        return nothing("no such file or folder; name a network-snapshot-NNNNNN.safetensors or a run's folder");
+        return nothing(
+            "no such file or folder; name a network-snapshot-NNNNNN.safetensors or a run's folder",
+        );
     }
     match checkpoint::snapshots(network)?.pop() {
         Some(newest) => Ok(newest),

@@ -17,7 +17,8 @@ fn main() -> ExitCode {
     match cli.run(&console) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            console.error(&format!("{e:#}"));
+            // The one line that says why the program ends.
+            tracing::error!("{e:#}");
             ExitCode::from(2)
         }
     }

@@ -54,7 +54,12 @@ pub fn latents(
 ///
 /// # Errors
 /// If the device is out of memory.
-pub fn mixing(seed: u64, images_shown: u64, count: usize, device: &Device) -> candle_core::Result<Tensor> {
+pub fn mixing(
+    seed: u64,
+    images_shown: u64,
+    count: usize,
+    device: &Device,
+) -> candle_core::Result<Tensor> {
     let draw = |i| StandardUniform.sample(&mut stream(seed, "mixing", images_shown, i));
     let values: Vec<f32> = (0..count as u64).map(draw).collect();
     Tensor::from_vec(values, (count, 1, 1, 1), device)?.to_dtype(DType::F32)
@@ -79,7 +84,9 @@ mod tests {
     #[test]
     fn every_part_of_the_key_counts() {
         let base = first(1, "a", 2, 3);
-        for other in [first(2, "a", 2, 3), first(1, "b", 2, 3), first(1, "a", 3, 3), first(1, "a", 2, 4)] {
+        for other in
+            [first(2, "a", 2, 3), first(1, "b", 2, 3), first(1, "a", 3, 3), first(1, "a", 2, 4)]
+        {
             assert_ne!(base, other);
         }
         assert_eq!(base, first(1, "a", 2, 3));

@@ -92,8 +92,10 @@ impl RunDir {
             Err(e) => return Err(Error::io(&path)(e)),
         };
         // The last line may be half a one, after a kill.
-        let parsed = text.lines().map_while(|line| Some((line, serde_json::from_str::<Tick>(line).ok()?)));
-        let kept: Vec<(&str, Tick)> = parsed.take_while(|(_, tick)| tick.images <= images).collect();
+        let parsed =
+            text.lines().map_while(|line| Some((line, serde_json::from_str::<Tick>(line).ok()?)));
+        let kept: Vec<(&str, Tick)> =
+            parsed.take_while(|(_, tick)| tick.images <= images).collect();
         let lines: String = kept.iter().flat_map(|(line, _)| [line, "\n"]).collect();
         if lines != text {
             write_atomic(&path, lines.as_bytes()).map_err(Error::io(&path))?;
@@ -141,12 +143,12 @@ pub fn locate(path: &Path) -> Result<PathBuf> {
     if path.join("config.toml").is_file() {
         return Ok(path.to_owned());
     }
-    match path.is_dir() {
-        true => match list(path)?.pop() {
-            Some((_, newest)) => Ok(newest),
-            None => Err(nothing("no run here; start one with `cargo xtask train`")),
-        },
-        false => Err(nothing("no such file or folder; name a run's folder or a training state")),
+    if !path.is_dir() {
+        return Err(nothing("no such file or folder; name a run's folder or a training state"));
+    }
+    match list(path)?.pop() {
+        Some((_, newest)) => Ok(newest),
+        None => Err(nothing("no run here; start one with `cargo xtask train`")),
     }
 }
 

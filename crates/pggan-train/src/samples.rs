@@ -47,8 +47,12 @@ impl FromStr for Grid {
         }
         let size = text.split_once('x').and_then(|(c, r)| Some((c.parse().ok()?, r.parse().ok()?)));
         match size {
-            Some((c, r)) if (1..=256).contains(&c) && (1..=256).contains(&r) => Ok(Grid::Size(c, r)),
-            _ => Err(format!("{text:?} is no grid: COLUMNSxROWS is needed (as 8x8, each from 1 to 256), or 1080p, or 4k")),
+            Some((c, r)) if (1..=256).contains(&c) && (1..=256).contains(&r) => {
+                Ok(Grid::Size(c, r))
+            }
+            _ => Err(format!(
+                "{text:?} is no grid: COLUMNSxROWS is needed (as 8x8, each from 1 to 256), or 1080p, or 4k"
+            )),
         }
     }
 }
@@ -96,7 +100,10 @@ pub fn generate(g: &Generator, latents: &Tensor, growth: Growth) -> Result<Vec<V
 /// From [-1, 1] to 0…255, rounded half to even, clipped.
 fn to_bytes(image: &Tensor) -> Result<Vec<u8>> {
     let values = image.to_device(&Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?;
-    Ok(values.iter().map(|x| (x * 127.5 + 127.5).round_ties_even().clamp(0.0, 255.0) as u8).collect())
+    Ok(values
+        .iter()
+        .map(|x| (x * 127.5 + 127.5).round_ties_even().clamp(0.0, 255.0) as u8)
+        .collect())
 }
 
 /// Images of `channels` planes of `resolution`² pixels, enlarged `zoom` times and side by side, as a PNG file.

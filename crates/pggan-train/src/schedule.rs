@@ -20,7 +20,9 @@ impl<T> TryFrom<BTreeMap<String, T>> for ByResolution<T> {
         map.into_iter()
             .map(|(key, value)| match usize::from_str(&key) {
                 Ok(r) if r.is_power_of_two() && (4..=1024).contains(&r) => Ok((r, value)),
-                _ => Err(format!("{key:?} is no resolution: a power of two from 4 to 1024 is needed")),
+                _ => Err(format!(
+                    "{key:?} is no resolution: a power of two from 4 to 1024 is needed"
+                )),
             })
             .collect::<Result<_, _>>()
             .map(Self)
@@ -121,10 +123,8 @@ impl ScheduleConfig {
         let kimg = images as f64 / 1000.0;
         let phase = self.training_kimg + self.transition_kimg;
         let levels = f64::from(max_level - self.initial_resolution.ilog2());
-        let (index, into) = match phase > 0.0 {
-            true => ((kimg / phase).floor(), kimg - (kimg / phase).floor() * phase),
-            false => (0.0, kimg),
-        };
+        let index = if phase > 0.0 { (kimg / phase).floor() } else { 0.0 };
+        let into = kimg - index * phase;
         let mut lod = levels - index;
         if self.transition_kimg > 0.0 {
             lod -= (into - self.training_kimg).max(0.0) / self.transition_kimg;
@@ -170,14 +170,26 @@ impl ScheduleConfig {
         }
         let phase = self.training_kimg + self.transition_kimg;
         let grows = fits && initial < full;
-        check(!grows || phase > 0.0, "training_kimg", &self.training_kimg, "a phase of growth must take some images");
-        check(self.minibatch_repeats > 0, "minibatch_repeats", &self.minibatch_repeats, "must be at least 1");
+        check(
+            !grows || phase > 0.0,
+            "training_kimg",
+            &self.training_kimg,
+            "a phase of growth must take some images",
+        );
+        check(
+            self.minibatch_repeats > 0,
+            "minibatch_repeats",
+            &self.minibatch_repeats,
+            "must be at least 1",
+        );
         check(self.d_repeats > 0, "d_repeats", &self.d_repeats, "must be at least 1");
         for resolution in (2..=max_level).map(|level| 1usize << level).filter(|&r| r >= initial) {
             let batch = self.minibatch.at(resolution, self.minibatch_base);
             let key = format!("minibatch at {resolution}x{resolution}");
             let fits = batch > 0 && batch.is_multiple_of(mbstd_group.clamp(1, batch.max(1)));
-            let needs = format!("must be a multiple of the minibatch-stddev group, {mbstd_group} (model.mbstd_group)");
+            let needs = format!(
+                "must be a multiple of the minibatch-stddev group, {mbstd_group} (model.mbstd_group)"
+            );
             check(fits, &key, &batch, &needs);
             check(batch <= 1 << 16, &key, &batch, "must be at most 65536");
             let rate = self.learning_rate.at(resolution, self.learning_rate_base);
@@ -221,8 +233,11 @@ mod tests {
             for point in case["points"].as_array().unwrap() {
                 let number = |key: &str| point[key].as_f64().unwrap();
                 let kimg = number("kimg");
-                let stage = config.stage_at(p["rl2"].as_u64().unwrap() as u32, (kimg * 1000.0) as u64);
-                let near = |a: f64, b: f64| assert!((a - b).abs() < 1e-9, "{name} at {kimg} kimg: {a} {b}");
+                let stage =
+                    config.stage_at(p["rl2"].as_u64().unwrap() as u32, (kimg * 1000.0) as u64);
+                let near = |a: f64, b: f64| {
+                    assert!((a - b).abs() < 1e-9, "{name} at {kimg} kimg: {a} {b}")
+                };
                 near(stage.lod, number("lod"));
                 near(stage.growth.alpha, number("alpha"));
                 near(stage.growth.resolution() as f64, number("resolution"));
@@ -258,7 +273,11 @@ mod tests {
             ..ScheduleConfig::default()
         };
         let problems = config.problems(3, 4).join("\n");
-        for words in ["initial_resolution = 6", "minibatch at 8x8 = 6: must be a multiple", "learning_rate at 8x8 = 0"] {
+        for words in [
+            "initial_resolution = 6",
+            "minibatch at 8x8 = 6: must be a multiple",
+            "learning_rate at 8x8 = 0",
+        ] {
             assert!(problems.contains(words), "{problems}");
         }
         assert!(ScheduleConfig::default().problems(10, 4).is_empty());

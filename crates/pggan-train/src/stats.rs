@@ -128,11 +128,30 @@ impl Tick {
         let Self { tick, images, lod, resolution, minibatch, means: m, .. } = self;
         let kimg = *images as f64 / 1000.0;
         let time = duration(Duration::from_secs_f64(self.seconds.max(0.0)));
-        let mut line = format!("tick {tick:<4} kimg {kimg:<8.1} lod {lod:<5.2} res {resolution:<4} ");
-        let _ = write!(line, "minibatch {minibatch:<4} time {time:<11} sec/tick {:<7.1} ", self.tick_seconds);
-        let _ = write!(line, "sec/kimg {:<7.2} img/s {:<7.1} ", 1000.0 / self.images_per_second, self.images_per_second);
-        let _ = write!(line, "maintenance {:<5.1} wait {:.1}%  ", self.maintenance_seconds, 100.0 * self.waiting_share);
-        let _ = write!(line, "loss D {:<8.3} G {:<8.3} grad norm {:.3}", m.loss_d, m.loss_g, m.gradient_norm);
+        let mut line =
+            format!("tick {tick:<4} kimg {kimg:<8.1} lod {lod:<5.2} res {resolution:<4} ");
+        let _ = write!(
+            line,
+            "minibatch {minibatch:<4} time {time:<11} sec/tick {:<7.1} ",
+            self.tick_seconds
+        );
+        let _ = write!(
+            line,
+            "sec/kimg {:<7.2} img/s {:<7.1} ",
+            1000.0 / self.images_per_second,
+            self.images_per_second
+        );
+        let _ = write!(
+            line,
+            "maintenance {:<5.1} wait {:.1}%  ",
+            self.maintenance_seconds,
+            100.0 * self.waiting_share
+        );
+        let _ = write!(
+            line,
+            "loss D {:<8.3} G {:<8.3} grad norm {:.3}",
+            m.loss_d, m.loss_g, m.gradient_norm
+        );
         if m.skipped_steps > 0 {
             let _ = write!(line, "  {} steps skipped: gradients were not finite", m.skipped_steps);
         }
@@ -158,14 +177,17 @@ mod tests {
 
     #[test]
     fn durations_are_readable() {
-        for (seconds, text) in [(4, "4s"), (65, "1m 05s"), (3661, "1h 01m 01s"), (90_061, "1d 01h 01m")] {
+        for (seconds, text) in
+            [(4, "4s"), (65, "1m 05s"), (3661, "1h 01m 01s"), (90_061, "1d 01h 01m")]
+        {
             assert_eq!(duration(Duration::from_secs(seconds)), text);
         }
     }
 
     #[test]
     fn skipped_steps_are_counted_and_do_not_spoil_the_means() {
-        let report = |loss| DiscriminatorReport { loss, real: 1.0, fake: 2.0, mixed: 3.0, norm: 1.0 };
+        let report =
+            |loss| DiscriminatorReport { loss, real: 1.0, fake: 2.0, mixed: 3.0, norm: 1.0 };
         let mut sums = Sums::default();
         sums.discriminator(&report(2.0), 0.5);
         sums.discriminator(&report(f64::NAN), f64::INFINITY);

@@ -89,7 +89,8 @@ pub fn discriminator_step(
     let off = (&norm - loss.gradient_target)?;
     // v = dP/dg; where a gradient is exactly 0 its direction is undefined and v is taken as 0.
     let weight = loss.gradient_weight / loss.gradient_target.powi(2);
-    let slope = ((&off / &norm.maximum(f64::from(f32::MIN_POSITIVE))?)? * (2.0 * weight * per_sample))?;
+    let slope =
+        ((&off / &norm.maximum(f64::from(f32::MIN_POSITIVE))?)? * (2.0 * weight * per_sample))?;
     let direction = gradient.broadcast_mul(&slope.reshape((n, 1, 1, 1))?)?;
     d.penalty_grads(tape, deltas, &direction, &mut grads)?;
 

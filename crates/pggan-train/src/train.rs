@@ -87,13 +87,14 @@ pub fn train(job: &Job<'_>, mut report: impl FnMut(Position)) -> Result<Outcome>
 
     // The batches that will be wanted are known for as long as the schedule is, so reading runs ahead.
     let options = LoaderOptions { seed, mirror: config.data.mirror, ..LoaderOptions::default() };
-    let specs = Iterations::new(config, state.progress.images).flat_map(|(images, stage, repeats)| {
-        (0..repeats).map(move |i| BatchSpec {
-            level: stage.growth.level,
-            first_position: images + (i * stage.minibatch) as u64,
-            count: stage.minibatch,
-        })
-    });
+    let specs =
+        Iterations::new(config, state.progress.images).flat_map(|(images, stage, repeats)| {
+            (0..repeats).map(move |i| BatchSpec {
+                level: stage.growth.level,
+                first_position: images + (i * stage.minibatch) as u64,
+                count: stage.minibatch,
+            })
+        });
     let mut loader = Loader::new(&job.store, options, specs);
 
     let begin = Instant::now();
@@ -134,8 +135,12 @@ pub fn train(job: &Job<'_>, mut report: impl FnMut(Position)) -> Result<Outcome>
                 seconds: before + begin.elapsed().as_secs_f64(),
                 ..clock.tick_ended(&state.progress, stage, loader.waited())
             };
-            state.progress =
-                Progress { tick: tick.tick, tick_images: shown, sums: Sums::default(), ..state.progress };
+            state.progress = Progress {
+                tick: tick.tick,
+                tick_images: shown,
+                sums: Sums::default(),
+                ..state.progress
+            };
             info!("{}", tick.line());
             let picture = write_fakes(job, &state)?;
             checkpoint::save(run.path(), &state, header(job, &state), config.run.keep)?;
@@ -195,7 +200,8 @@ fn d_step(job: &Job<'_>, state: &mut State, stage: Stage, pixels: &[u8], shown: 
     let real = pggan_ops::reals::normalize(pixels, channels, r, stage.growth.alpha);
     let real = Tensor::from_vec(real, (n, r, r, channels), device)?;
     let (seed, size) = (config.run.seed, config.model.latent_size());
-    let latents = random::latents(seed, "latents of the discriminator's step", shown, n, size, device)?;
+    let latents =
+        random::latents(seed, "latents of the discriminator's step", shown, n, size, device)?;
     let fake = state.g.forward_only(&latents, None, stage.growth)?;
     let mixing = random::mixing(seed, shown, n, device)?;
     let (grads, report) =
@@ -208,7 +214,8 @@ fn d_step(job: &Job<'_>, state: &mut State, stage: Stage, pixels: &[u8], shown: 
 fn g_step(job: &Job<'_>, state: &mut State, stage: Stage, shown: u64) -> Result<()> {
     let (config, n) = (job.config, stage.minibatch);
     let (seed, size) = (config.run.seed, config.model.latent_size());
-    let latents = random::latents(seed, "latents of the generator's step", shown, n, size, &job.device)?;
+    let latents =
+        random::latents(seed, "latents of the generator's step", shown, n, size, &job.device)?;
     let (grads, loss) = generator_step(&state.g, &state.d, &latents, stage.growth)?;
     let norm = state.g_optim.step(state.g.params_mut(), &grads, stage.learning_rate)?;
     state.progress.sums.generator(loss, norm);
@@ -219,7 +226,10 @@ fn g_step(job: &Job<'_>, state: &mut State, stage: Stage, shown: u64) -> Result<
 fn new_state(config: &Config, device: &Device) -> Result<State> {
     let draw = |network: &'static str| {
         move |name: &str, values: &mut [f32]| {
-            random::normal(random::stream(config.run.seed, &format!("{network}.{name}"), 0, 0), values);
+            random::normal(
+                random::stream(config.run.seed, &format!("{network}.{name}"), 0, 0),
+                values,
+            );
         }
     };
     let g = Generator::new(&config.model, DType::F32, device, &mut draw("g"))?;
@@ -282,8 +292,11 @@ fn write_reals(job: &Job<'_>) -> Result<()> {
     let spec = BatchSpec { level, first_position: 0, count };
     let batch = Loader::new(&job.store, options, std::iter::once(spec)).next();
     let batch = batch.expect("one batch was asked for")?;
-    let images: Vec<Vec<u8>> =
-        batch.pixels.chunks_exact(config.model.channels << (2 * level)).map(<[u8]>::to_vec).collect();
+    let images: Vec<Vec<u8>> = batch
+        .pixels
+        .chunks_exact(config.model.channels << (2 * level))
+        .map(<[u8]>::to_vec)
+        .collect();
     write_grid(job, &job.run.file("reals.png"), &images, columns, config.model.resolution)
 }
 
@@ -350,7 +363,7 @@ impl Clock {
             tick_seconds: seconds,
             images_per_second: (progress.images - self.tick_first_image) as f64 / seconds,
             maintenance_seconds: self.maintenance.as_secs_f64(),
-            waiting_share: (waited - self.waited).as_secs_f64() / seconds,
+            waiting_share: waited.saturating_sub(self.waited).as_secs_f64() / seconds,
             means: progress.sums.means(),
         }
     }
@@ -364,7 +377,8 @@ impl Clock {
     }
 
     fn position(&self, config: &Config, stage: Stage, images: u64) -> Position {
-        let seconds = (self.stage_began.elapsed() - self.stage_maintenance).as_secs_f64();
+        let seconds =
+            self.stage_began.elapsed().saturating_sub(self.stage_maintenance).as_secs_f64();
         let images_per_second = (images - self.stage_first_image) as f64 / seconds.max(1e-9);
         let work_per_second = images_per_second * work(config, stage).max(1.0);
         // The rest of the schedule in pieces, each at the work of its own resolution.

@@ -18,10 +18,8 @@ fn check<N>(
     grads: &Grads,
     loss: impl Fn(&N) -> f64,
 ) {
-    let shapes: Vec<(String, usize)> = params(network)
-        .iter()
-        .map(|p| (p.name.clone(), p.value.elem_count()))
-        .collect();
+    let shapes: Vec<(String, usize)> =
+        params(network).iter().map(|p| (p.name.clone(), p.value.elem_count())).collect();
     let mut compared = 0;
     for (position, (name, count)) in shapes.iter().enumerate() {
         let Some(gradient) = grads.get(position) else { continue };
@@ -99,7 +97,8 @@ fn discriminator() -> Result<()> {
             // With respect to the images, along one direction.
             let along = noise("along", images.dims())?;
             let (_, tape) = d.forward(&images, growth, 2)?;
-            let gradient = (d.image_grad(tape, &weight)? * &along)?.sum_all()?.to_scalar::<f64>()?;
+            let gradient =
+                (d.image_grad(tape, &weight)? * &along)?.sum_all()?.to_scalar::<f64>()?;
             let at = |h: f64| -> Result<f64> {
                 let (scores, _) = d.forward(&(&images + (&along * h)?)?, growth, 2)?;
                 (scores * &weight)?.sum_all()?.to_scalar::<f64>()

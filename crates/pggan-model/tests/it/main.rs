@@ -1,7 +1,8 @@
 //! Tests of the networks as a whole.
+#![expect(clippy::unwrap_used, reason = "a test fails where it cannot go on")]
 
-mod growth;
 mod gradients;
+mod growth;
 mod shapes;
 mod weights;
 
@@ -17,7 +18,8 @@ fn tiny(resolution: usize) -> ModelConfig {
 fn draw(name: &str, values: &mut [f32]) {
     let mut state = name.bytes().fold(17u64, |h, b| h.wrapping_mul(131).wrapping_add(u64::from(b)));
     for v in values {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         *v = ((state >> 40) as f32 / 8_388_608.0 - 1.0) * 1.7; // of about unit variance
     }
 }

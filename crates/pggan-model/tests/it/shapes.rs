@@ -38,7 +38,10 @@ fn what_does_not_fit_is_refused() {
     let says = |e: candle_core::Error, words: &str| {
         assert!(e.to_string().contains(words), "{e}");
     };
-    says(g.generate(&z, None, Growth::full(4)).unwrap_err(), "level 4 of a network with levels 2 to 3");
+    says(
+        g.generate(&z, None, Growth::full(4)).unwrap_err(),
+        "level 4 of a network with levels 2 to 3",
+    );
     let short = noise("z", &[4, 3]).unwrap();
     says(g.generate(&short, None, Growth::full(3)).unwrap_err(), "latents of 3");
     let images = noise("x", &[4, 4, 4, 3]).unwrap();

@@ -88,10 +88,13 @@ fn missing_unknown_and_misshapen_tensors_are_all_listed() {
     }
     writer.write(&path).unwrap();
     let (mut target, _) = networks(&tiny(8));
-    let message = File::open(&path).unwrap().load("g", target.params_mut()).unwrap_err().to_string();
-    for words in
-        ["g.level02.dense.weight is missing", "g.level02.dense.bias is [7]", "g.level99.weight is unknown"]
-    {
+    let message =
+        File::open(&path).unwrap().load("g", target.params_mut()).unwrap_err().to_string();
+    for words in [
+        "g.level02.dense.weight is missing",
+        "g.level02.dense.bias is [7]",
+        "g.level99.weight is unknown",
+    ] {
         assert!(message.contains(words), "{message}");
     }
 }

@@ -153,7 +153,7 @@ impl Kernel {
     fn input_size(&self, h: usize, w: usize) -> Result<(usize, usize)> {
         Ok(match self.resample {
             Resample::Same => (h, w),
-            Resample::Up if h % 2 != 0 || w % 2 != 0 => {
+            Resample::Up if !(h.is_multiple_of(2) && w.is_multiple_of(2)) => {
                 bail!("{h}x{w} pixels cannot have come out of an upscaling layer")
             }
             Resample::Up => (h / 2, w / 2),
@@ -165,7 +165,7 @@ impl Kernel {
         if channels != expected {
             bail!("{channels} channels, but the convolution has {expected} ({self:?})");
         }
-        if self.resample == Resample::Down && (h % 2 != 0 || w % 2 != 0) {
+        if self.resample == Resample::Down && !(h.is_multiple_of(2) && w.is_multiple_of(2)) {
             bail!("{h}x{w} pixels cannot be halved");
         }
         Ok(())

@@ -28,6 +28,16 @@ pub(super) struct Cell<'a> {
 /// Hands the matrix's address to the tasks.
 #[derive(Clone, Copy)]
 struct Address(*mut f32);
+
+impl Address {
+    /// # Safety
+    /// The place must lie inside the allocation.
+    unsafe fn offset(self, floats: usize) -> *mut f32 {
+        // SAFETY: as the caller warrants.
+        unsafe { self.0.add(floats) }
+    }
+}
+
 // SAFETY: the tasks that share the address write disjoint cells (see `for_each`).
 unsafe impl Send for Address {}
 // SAFETY: as above.
@@ -41,13 +51,12 @@ impl Cell<'_> {
         // SAFETY: `r` is in range, the cell is initialised, and no other cell covers it.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(r * self.stride), self.columns) }
     }
-}
 
-impl Cell<'_> {
     /// All of a cell that spans the whole width of its matrix.
     pub(super) fn whole(&mut self) -> &mut [f32] {
         assert!(self.columns == self.stride, "a cell of whole rows");
-        // SAFETY: without gaps between its rows the cell is one initialised stretch that nobody else covers.
+        // SAFETY: without gaps between its rows the cell is one initialised stretch that nobody
+        // else covers.
         unsafe { std::slice::from_raw_parts_mut(self.start, self.rows * self.columns) }
     }
 }
@@ -57,9 +66,9 @@ impl Matrix {
         Self { data: Vec::with_capacity(rows * columns), rows, columns }
     }
 
-    /// Appends rows: those from `bounds[0]` (as many as there are now) up to the last bound. For each pair of
-    /// neighbouring bounds and each block of `width` columns, `body(row block, column range, cell)` runs once, on a
-    /// cell of zeros.
+    /// Appends rows: those from `bounds[0]` (as many as there are now) up to the last bound. For
+    /// each pair of neighbouring bounds and each block of `width` columns, `body(row block, column
+    /// range, cell)` runs once, on a cell of zeros.
     pub(super) fn append(
         &mut self,
         bounds: &[usize],
@@ -80,8 +89,9 @@ impl Matrix {
                     (cell.rows, cell.columns)
                 };
                 for r in 0..rows {
-                    // SAFETY: inside the capacity by the assertion; this task alone owns the cell. Zeroing is nearly
-                    // free: the lines must come into the cache to be written in any case.
+                    // SAFETY: inside the capacity by the assertion; this task alone owns the cell.
+                    // Zeroing is nearly free: the lines must come into the cache to be written in
+                    // any case.
                     unsafe { cell.start.add(r * cell.stride).write_bytes(0, columns) };
                 }
                 body(block, range, cell);
@@ -109,8 +119,9 @@ impl Matrix {
     }
 }
 
-/// Cuts the matrix at `start` into cells, by `bounds` and blocks of `width` columns, and runs `body` on each.
-/// Column blocks go slowest, so that neighbouring tasks share a column block's weights.
+/// Cuts the matrix at `start` into cells, by `bounds` and blocks of `width` columns, and runs
+/// `body` on each. Column blocks go slowest, so that neighbouring tasks share a column block's
+/// weights.
 fn for_each(
     start: Address,
     columns: usize,
@@ -124,10 +135,9 @@ fn for_each(
         let (block, left) = (task % blocks, task / blocks * width);
         let range = left..(left + width).min(columns);
         let (top, rows) = (bounds[block], bounds[block + 1] - bounds[block]);
-        let start = start; // the whole wrapper, not its field
         let cell = Cell {
             // SAFETY: the callers checked that the last bound lies inside the allocation.
-            start: unsafe { start.0.add(top * columns + left) },
+            start: unsafe { start.offset(top * columns + left) },
             stride: columns,
             rows,
             columns: range.len(),
@@ -137,8 +147,9 @@ fn for_each(
     });
 }
 
-/// Computes `sum` on about `parts` parts of `0..count`, whose lengths are multiples of `grain`, and adds up the results in order.
-/// For sums with too few elements to keep all threads busy; the cut is by the numbers alone, never by the threads.
+/// Computes `sum` on about `parts` parts of `0..count`, whose lengths are multiples of `grain`, and
+/// adds up the results in order. For sums with too few elements to keep all threads busy; the cut
+/// is by the numbers alone, never by the threads.
 pub(super) fn sum_of_parts(
     count: usize,
     parts: usize,

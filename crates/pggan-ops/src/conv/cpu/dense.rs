@@ -11,7 +11,8 @@ use super::simd::{self, Panel, Target, Widths};
 
 /// Pixels of one task; a multiple of the register block's rows.
 const PIXELS: usize = 96;
-/// Channels that one product sums over: a panel's weights then stay in the cache for all pixels of a task.
+/// Channels that one product sums over: a panel's weights then stay in the cache for all pixels of
+/// a task.
 const DEPTH: usize = 512;
 /// Tasks that are wanted before pixels are preferred to stay in one piece.
 const TASKS: usize = 16;
@@ -88,7 +89,8 @@ pub(super) fn weight_grad(
             .collect();
     }
     let pixels = x.len() / inputs;
-    // A small layer on large images has too few weights to keep all threads busy: then the pixels are cut as well.
+    // A small layer on large images has too few weights to keep all threads busy: then the pixels
+    // are cut as well.
     let tasks = inputs.div_ceil(INPUTS) * outputs.div_ceil(OUTPUTS);
     let parts = TASKS.div_ceil(tasks).min(pixels / (4 * RUN));
     let bounds: Vec<usize> = (0..outputs).step_by(OUTPUTS).chain([outputs]).collect();
@@ -126,9 +128,6 @@ impl WithSimd for WeightGrad<'_> {
         let (x, inputs, columns) = self.x;
         let (dy, outputs, rows) = self.dy;
         let pixels = x.len() / inputs;
-        if pixels == 0 {
-            return; // the cell is zero
-        }
         let panel = Widths::of_this_processor().panel;
         let mut sums = Scratch::new(OUTPUTS * panel);
         let mut run = Scratch::new(RUN * panel);

@@ -6,8 +6,9 @@ use std::ops::Range;
 use super::cells::Matrix;
 use super::simd::Widths;
 
-/// Weights cut into panels of output channels: `[panel][input channel][tap][column]`. Every panel is as wide as a
-/// register block but the last, which is as wide as it must be, in whole vectors filled up with zeros.
+/// Weights cut into panels of output channels: `[panel][input channel][tap][column]`. Every panel
+/// is as wide as a register block but the last, which is as wide as it must be, in whole vectors
+/// filled up with zeros.
 pub(super) struct Filters {
     pub(super) inputs: usize,
     pub(super) outputs: usize,
@@ -48,7 +49,8 @@ impl Filters {
         })
     }
 
-    /// The filters of the adjoint: inputs and outputs exchanged, taps turned by half a circle; times `scale`.
+    /// The filters of the adjoint: inputs and outputs exchanged, taps turned by half a circle;
+    /// times `scale`.
     pub(super) fn adjoint(&self, scale: f32) -> Self {
         let taps = self.taps;
         Self::build(self.inputs, self.outputs, taps, |columns, rows, block, width| {
@@ -68,8 +70,8 @@ impl Filters {
         })
     }
 
-    /// `fill(columns, rows, block, width)` writes the block `[row][tap][width]` of zeros, for output channels `columns` and
-    /// input channels `rows`.
+    /// `fill(columns, rows, block, width)` writes the block `[row][tap][width]` of zeros, for
+    /// output channels `columns` and input channels `rows`.
     fn build(
         outputs: usize,
         inputs: usize,

@@ -4,11 +4,13 @@ use super::super::Resample;
 use super::Size;
 use super::winograd::{self, Tile};
 
-/// Mapping one weight costs about as much as multiplying it with this many tiles (measured; see `docs/PERFORMANCE.md`).
+/// Mapping one weight costs about as much as multiplying it with this many tiles (measured; see
+/// `docs/PERFORMANCE.md`).
 const MAPPING: usize = 7;
 
-/// The tile with the least work. The large one needs fewer products for each pixel, but more for each tile, of which a
-/// part lies outside small images, and more for each weight, which shows when there are few tiles.
+/// The tile with the least work. The large one needs fewer products for each pixel, but more for
+/// each tile, of which a part lies outside small images, and more for each weight, which shows when
+/// there are few tiles.
 pub(super) fn tile(resample: Resample, size: Size) -> Tile {
     let work = |tile: Tile| {
         let (tiles, products) = winograd::count(tile, resample, size);

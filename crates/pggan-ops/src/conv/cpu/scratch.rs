@@ -1,4 +1,5 @@
-//! Working memory that each thread keeps from call to call: fresh pages cost more than the work done in them.
+//! Working memory that each thread keeps from call to call: fresh pages cost more than the work
+//! done in them.
 
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
@@ -7,7 +8,8 @@ thread_local! {
     static IDLE: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A borrowed buffer of floats with arbitrary contents; goes back to its thread's store when dropped.
+/// A borrowed buffer of floats with arbitrary contents; goes back to its thread's store when
+/// dropped.
 pub(super) struct Scratch {
     buffer: Vec<f32>,
     len: usize,

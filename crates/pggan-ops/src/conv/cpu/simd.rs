@@ -1,6 +1,6 @@
-//! The one place where floating-point work meets the processor: a register-blocked product of a few rows with a
-//! panel of columns, and loads and stores of one vector. Everything is generic over [`pulp::Simd`], which picks
-//! AVX-512, AVX2 with FMA, NEON or plain code when the program runs.
+//! The one place where floating-point work meets the processor: a register-blocked product of a few
+//! rows with a panel of columns, and loads and stores of one vector. Everything is generic over
+//! [`pulp::Simd`], which picks AVX-512, AVX2 with FMA, NEON or plain code when the program runs.
 #![expect(
     unsafe_code,
     reason = "unaligned vector loads without a bounds check for each; checked once per call"
@@ -10,8 +10,8 @@ use std::marker::PhantomData;
 
 use pulp::{Arch, Simd, WithSimd};
 
-/// Rows of one register block. Six rows of four vectors (32 registers) or of two (16 registers) keep both
-/// multiply-add units busy and leave room for the panel's vectors and one broadcast.
+/// Rows of one register block. Six rows of four vectors (32 registers) or of two (16 registers)
+/// keep both multiply-add units busy and leave room for the panel's vectors and one broadcast.
 pub(super) const ROWS: usize = 6;
 
 /// Vectors in a full panel's width.
@@ -74,11 +74,11 @@ pub(super) fn product<'a, S: Simd>(
     target: Target<'_>,
 ) {
     let vectors = panel.width / S::F32_LANES;
+    let Target { data, stride, add } = target;
     let mut first = 0;
     while first < count {
         let rows = (count - first).min(ROWS);
-        let at = first * target.stride;
-        let into = Target { data: &mut target.data[at..], ..target };
+        let into = Target { data: &mut data[first * stride..], stride, add };
         macro_rules! block {
             ($($m:literal)*) => { match rows { $(
                 $m => {
@@ -125,8 +125,9 @@ impl<const M: usize, const V: usize> WithSimd for Block<'_, M, V> {
         let mut columns = panel.data.as_ptr();
         let mut k = 0;
         for _ in 0..depth {
-            // SAFETY: the assertions above bound `rows[i] + k`, with `k` at most `(depth - 1) * step`, and `columns`
-            // plus `width`, with `columns` at most `(depth - 1) * stride` from the start.
+            // SAFETY: the assertions above bound `rows[i] + k`, with `k` at most `(depth - 1) *
+            // step`, and `columns` plus `width`, with `columns` at most `(depth - 1) * stride` from
+            // the start.
             unsafe {
                 let mut vectors = [simd.splat_f32s(0.0); V];
                 for j in 0..V {
@@ -213,11 +214,8 @@ impl<'a> Planes<'a> {
         assert!(plane < self.count && at + S::F32_LANES <= self.len);
         // SAFETY: the vector ends inside plane `plane`, and the planes inside the buffer by `new`.
         unsafe {
-            self.data
-                .as_mut_ptr()
-                .add(plane * self.stride + at)
-                .cast::<S::f32s>()
-                .write_unaligned(value)
+            let place = self.data.as_mut_ptr().add(plane * self.stride + at);
+            place.cast::<S::f32s>().write_unaligned(value);
         };
     }
 }

@@ -1,4 +1,5 @@
-//! Every direction against plain loops in `f64`, the adjoint identities, and independence of the threads.
+//! Every direction against plain loops in `f64`, the adjoint identities, and independence of the
+//! threads.
 
 use super::*;
 
@@ -203,25 +204,16 @@ fn every_way_agrees_with_the_definition() {
         check("weight_grad", &weight_grad(&case.x, &case.dy, n, h, w, spec, scale), &dw, limit);
         if spec.k == 3 {
             for (tile, limit) in [(winograd::Tile::Small, 1e-5), (winograd::Tile::Large, 1e-4)] {
-                let found = winograd::forward(&packed.filters, tile, spec.resample, &case.x, size);
+                let found = winograd::apply(&packed.filters, tile, spec.resample, &case.x, size);
                 check(&format!("{tile:?} forward"), &found, &y, limit);
-                let found = winograd::weight_grad(
-                    tile,
-                    spec.resample,
-                    &case.x,
-                    &case.dy,
-                    size,
-                    spec.ci,
-                    spec.co,
-                    scale,
-                );
+                let found = winograd::weight_grad(tile, spec, &case.x, &case.dy, size, scale);
                 check(&format!("{tile:?} weight_grad"), &found, &dw, limit);
             }
         }
     }
 }
 
-/// <forward(x), dy> = <x, input_grad(dy)> = <weight, weight_grad(x, dy)>.
+/// All three directions come from one trilinear form of input, weights and output gradient.
 #[test]
 fn the_directions_are_adjoint() {
     let dot = |a: &[f32], b: &[f32]| -> f64 {
@@ -280,12 +272,22 @@ fn threads_change_no_bit() {
 }
 
 #[test]
-fn empty_batches_are_empty() {
+fn nothing_gives_nothing() {
     for resample in RESAMPLES {
-        let case = Case::new(0, 8, 8, Spec { ci: 16, co: 8, k: 3, resample });
-        assert!(case.packed().forward(&[], 0, 8, 8).is_empty());
-        assert!(case.packed().input_grad(&[], 0, 8, 8).is_empty());
-        let dw = weight_grad(&[], &[], 0, 8, 8, case.naive.spec, 1.0);
-        assert!(dw.len() == 16 * 8 * 9 && dw.iter().all(|v| *v == 0.0));
+        for (n, h, w, ci, co) in [
+            (0, 8, 8, 16, 8),
+            (2, 0, 8, 16, 8),
+            (2, 8, 0, 16, 8),
+            (2, 4, 4, 0, 8),
+            (2, 4, 4, 16, 0),
+        ] {
+            let case = Case::new(n, h, w, Spec { ci, co, k: 3, resample });
+            let y = case.packed().forward(&case.x, n, h, w);
+            assert!(y.len() == case.dy.len() && y.iter().all(|v| *v == 0.0));
+            let dx = case.packed().input_grad(&case.dy, n, h, w);
+            assert!(dx.len() == case.x.len() && dx.iter().all(|v| *v == 0.0));
+            let dw = weight_grad(&case.x, &case.dy, n, h, w, case.naive.spec, 1.0);
+            assert!(dw.len() == case.weight.len() && dw.iter().all(|v| *v == 0.0));
+        }
     }
 }

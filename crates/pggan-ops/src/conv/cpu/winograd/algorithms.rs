@@ -1,11 +1,13 @@
-//! The minimal-filtering algorithms in one dimension, as matrices; two dimensions are the same applied twice.
+//! The minimal-filtering algorithms in one dimension, as matrices; two dimensions are the same
+//! applied twice.
 //!
-//! Each computes a tile of outputs `y` from a window of inputs `x` and three weights `w` as
-//! `y = OUTPUT * m`, `m[b] = sum over products (a, b) of (INPUT * x)[a] * (FILTER * w)[product]`.
-//! F(m, 3) for the plain convolution is Winograd's (Lavin and Gray 2016), with the points 0, 1, -1, infinity, and
-//! 2, -2 for the larger tile. Doubling the resolution repeats every pixel, and halving it averages pairs: on either,
-//! the point -1 vanishes, and the values at 2 and -2 are multiples of one another. What is left are products with
-//! 5 (or 3) instead of 6 (or 4) points in each dimension and transforms at the lower resolution.
+//! Each computes a tile of outputs `y` from a window of inputs `x` and three weights `w` as `y =
+//! OUTPUT * m`, `m[b] = sum over products (a, b) of (INPUT * x)[a] * (FILTER * w)[product]`. F(m,
+//! 3) for the plain convolution is Winograd's (Lavin and Gray 2016), with the points 0, 1, -1,
+//! infinity, and 2, -2 for the larger tile. Doubling the resolution repeats every pixel, and
+//! halving it averages pairs: on either, the point -1 vanishes, and the values at 2 and -2 are
+//! multiples of one another. What is left are products with 5 (or 3) instead of 6 (or 4) points in
+//! each dimension and transforms at the lower resolution.
 
 use pulp::Simd;
 
@@ -64,7 +66,8 @@ fn multiply<S: Simd, const I: usize, const O: usize>(
     matrix: &[[f32; I]; O],
     x: [S::f32s; I],
 ) -> [S::f32s; O] {
-    // Plain loops here and wherever vectors are handled: a closure that is not inlined loses the vector instructions.
+    // Plain loops here and wherever vectors are handled: a closure that is not inlined loses the
+    // vector instructions.
     let mut y = [simd.splat_f32s(0.0); O];
     for o in 0..O {
         let mut first = true;
@@ -89,8 +92,8 @@ fn multiply<S: Simd, const I: usize, const O: usize>(
     y
 }
 
-/// `algorithm!(name: INPUT, OUTPUT, FILTER)` makes the three maps of one algorithm; those of input and output may be
-/// followed by methods that replace the general ones.
+/// `algorithm!(name: INPUT, OUTPUT, FILTER)` makes the three maps of one algorithm; those of input
+/// and output may be followed by methods that replace the general ones.
 macro_rules! algorithm {
     ($name:ident: [$input:literal -> $points:literal] $b:expr $(=> { $($input_methods:item)* })?,
      [$sums:literal -> $out:literal] $a:expr $(=> { $($output_methods:item)* })?,

@@ -1,4 +1,5 @@
-//! What the matrices of an algorithm mean for images: windows, tiles, points, and who is multiplied with whom.
+//! What the matrices of an algorithm mean for images: windows, tiles, points, and who is multiplied
+//! with whom.
 
 use super::super::super::Resample;
 use super::super::Size;
@@ -95,12 +96,7 @@ pub(super) struct Tiling {
 
 impl Tiling {
     pub(super) fn new(form: Form, input: Size) -> Self {
-        let Size { n, h, w } = input;
-        let output = match form.resample {
-            Resample::Same => input,
-            Resample::Up => Size { n, h: 2 * h, w: 2 * w },
-            Resample::Down => Size { n, h: h / 2, w: w / 2 },
-        };
+        let output = input.after(form.resample);
         let (down, across) = (output.h.div_ceil(form.outputs), output.w.div_ceil(form.outputs));
         Self { form, input, output, down, across }
     }
@@ -110,7 +106,12 @@ impl Tiling {
         self.input.n * self.down
     }
 
-    /// The first output pixel of a row of tiles. Rows of tiles follow one another in memory, also from image to image.
+    pub(super) fn tiles(self) -> usize {
+        self.rows() * self.across
+    }
+
+    /// The first output pixel of a row of tiles. Rows of tiles follow one another in memory, also
+    /// from image to image.
     pub(super) fn first_pixel(self, row: usize) -> usize {
         (row / self.down * self.output.h + row % self.down * self.form.outputs) * self.output.w
     }
@@ -120,4 +121,10 @@ impl Tiling {
         let row = tile / self.across;
         (row / self.down, row % self.down, tile % self.across)
     }
+}
+
+/// Tiles, and products for each pair of channels in a tile.
+pub(in super::super) fn count(tile: Tile, resample: Resample, size: Size) -> (usize, usize) {
+    let tiling = Tiling::new(Form::new(tile, resample), size);
+    (tiling.tiles(), tiling.form.products.len().pow(2))
 }

@@ -1,5 +1,6 @@
-//! From pixels to points, from sums to pixels, from weights to filters and back: the linear maps of an algorithm,
-//! applied down the columns and along the rows of small windows, a vector of channels at a time.
+//! From pixels to points, from sums to pixels, from weights to filters and back: the linear maps of
+//! an algorithm, applied down the columns and along the rows of small windows, a vector of channels
+//! at a time.
 
 use std::ops::Range;
 
@@ -12,7 +13,7 @@ use super::super::simd::{Planes, Window, store};
 use super::algorithms::{
     Adjoint, Map, large_down, large_same, large_up, small_down, small_same, small_up,
 };
-use super::tiling::{Tile, Tiling};
+use super::tiling::{Form, Tile, Tiling};
 
 /// Distances, in floats, between points and between tiles.
 #[derive(Clone, Copy, Debug)]
@@ -21,26 +22,27 @@ pub(super) struct Layout {
     pub(super) tile: usize,
 }
 
-/// Picks the maps of a form: `with_maps!(form, Kind, function(arguments))` calls `function::<_, its map, ..>`.
+/// Some tiles, and where their values lie in a buffer.
+pub(super) struct Tiles {
+    pub(super) tiling: Tiling,
+    pub(super) range: Range<usize>,
+    pub(super) layout: Layout,
+}
+
+/// A map as it is, where [`Adjoint`] would turn it round.
+type Plain<T> = T;
+
+/// Calls a function with the maps of a form: `with_maps!(form, Plain or Adjoint, Input, Output or
+/// Filter, function(arguments))`.
 macro_rules! with_maps {
-    ($form:expr, $map:ident, $call:ident($($argument:expr),*)) => {
+    ($form:expr, $turn:ident, $map:ident, $call:ident($($argument:expr),*)) => {
         match ($form.tile, $form.resample) {
-            (Tile::Large, Resample::Same) => $call::<S, large_same::$map, _, _>($($argument),*),
-            (Tile::Large, Resample::Up) => $call::<S, large_up::$map, _, _>($($argument),*),
-            (Tile::Large, Resample::Down) => $call::<S, large_down::$map, _, _>($($argument),*),
-            (Tile::Small, Resample::Same) => $call::<S, small_same::$map, _, _>($($argument),*),
-            (Tile::Small, Resample::Up) => $call::<S, small_up::$map, _, _>($($argument),*),
-            (Tile::Small, Resample::Down) => $call::<S, small_down::$map, _, _>($($argument),*),
-        }
-    };
-    ($form:expr, adjoint $map:ident, $call:ident($($argument:expr),*)) => {
-        match ($form.tile, $form.resample) {
-            (Tile::Large, Resample::Same) => $call::<S, Adjoint<large_same::$map>, _, _>($($argument),*),
-            (Tile::Large, Resample::Up) => $call::<S, Adjoint<large_up::$map>, _, _>($($argument),*),
-            (Tile::Large, Resample::Down) => $call::<S, Adjoint<large_down::$map>, _, _>($($argument),*),
-            (Tile::Small, Resample::Same) => $call::<S, Adjoint<small_same::$map>, _, _>($($argument),*),
-            (Tile::Small, Resample::Up) => $call::<S, Adjoint<small_up::$map>, _, _>($($argument),*),
-            (Tile::Small, Resample::Down) => $call::<S, Adjoint<small_down::$map>, _, _>($($argument),*),
+            (Tile::Large, Resample::Same) => $call::<S, $turn<large_same::$map>, _, _>($($argument),*),
+            (Tile::Large, Resample::Up) => $call::<S, $turn<large_up::$map>, _, _>($($argument),*),
+            (Tile::Large, Resample::Down) => $call::<S, $turn<large_down::$map>, _, _>($($argument),*),
+            (Tile::Small, Resample::Same) => $call::<S, $turn<small_same::$map>, _, _>($($argument),*),
+            (Tile::Small, Resample::Up) => $call::<S, $turn<small_up::$map>, _, _>($($argument),*),
+            (Tile::Small, Resample::Down) => $call::<S, $turn<small_down::$map>, _, _>($($argument),*),
         }
     };
 }
@@ -61,44 +63,37 @@ pub(super) struct Images<'a> {
 #[inline(always)]
 pub(super) fn input_points<S: Simd>(
     simd: S,
-    tiling: Tiling,
-    images: Images<'_>,
-    tiles: Range<usize>,
-    layout: Layout,
+    tiles: &Tiles,
+    images: &Images<'_>,
     points: &mut [f32],
 ) {
-    let step = tiling.form.step();
-    with_maps!(tiling.form, Input, analyze(simd, tiling, images, (step, 1), tiles, layout, points));
+    let grid = (tiles.tiling.form.step(), 1);
+    with_maps!(tiles.tiling.form, Plain, Input, analyze(simd, tiles, images, grid, points));
 }
 
 /// The gradients of the sums, from the gradients of the layer's output.
 #[inline(always)]
 pub(super) fn gradient_points<S: Simd>(
     simd: S,
-    tiling: Tiling,
-    images: Images<'_>,
-    tiles: Range<usize>,
-    layout: Layout,
+    tiles: &Tiles,
+    images: &Images<'_>,
     points: &mut [f32],
 ) {
-    let step = tiling.form.outputs;
-    with_maps!(tiling.form, adjoint Output, analyze(simd, tiling, images, (step, 0), tiles, layout, points));
+    let grid = (tiles.tiling.form.outputs, 0);
+    with_maps!(tiles.tiling.form, Adjoint, Output, analyze(simd, tiles, images, grid, points));
 }
 
 /// `step` and `lead`: pixels from window to window, and how many of them lie before the tile.
 #[inline(always)]
 fn analyze<S: Simd, T: Map<I, O>, const I: usize, const O: usize>(
     simd: S,
-    tiling: Tiling,
-    images: Images<'_>,
+    Tiles { tiling, range, layout }: &Tiles,
+    Images { data, size, stride, channels, zeros }: &Images<'_>,
     (step, lead): (usize, usize),
-    tiles: Range<usize>,
-    layout: Layout,
     points: &mut [f32],
 ) {
-    let Images { data, size, stride, channels, zeros } = images;
     let padded = channels.len().next_multiple_of(S::F32_LANES);
-    for (t, tile) in tiles.enumerate() {
+    for (t, tile) in range.clone().enumerate() {
         let (n, row, column) = tiling.place(tile);
         let window = Window::<I>::new(channels.len(), |i, j| {
             let (y, x) = (row * step + i, column * step + j);
@@ -121,42 +116,36 @@ fn analyze<S: Simd, T: Map<I, O>, const I: usize, const O: usize>(
     }
 }
 
-/// Writes the outputs of `tiles` to `cell`, whose first row is output pixel `first`; `at` is the panel's first column in
-/// the cell. `sums` is `[sum][tile][width]`.
+/// Writes the outputs of `tiles` to `columns` of `cell`, whose first row is output pixel `first`.
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "where from and where to")]
 pub(super) fn outputs<S: Simd>(
     simd: S,
-    tiling: Tiling,
+    tiles: &Tiles,
     sums: &[f32],
-    layout: Layout,
-    tiles: Range<usize>,
     first: usize,
-    columns: Range<usize>,
+    columns: &Range<usize>,
     cell: &mut Cell<'_>,
 ) {
     with_maps!(
-        tiling.form,
+        tiles.tiling.form,
+        Plain,
         Output,
-        synthesize(simd, tiling, sums, layout, tiles, first, columns, cell)
+        synthesize(simd, tiles, sums, first, columns, cell)
     );
 }
 
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "where from and where to")]
 fn synthesize<S: Simd, T: Map<I, O>, const I: usize, const O: usize>(
     simd: S,
-    tiling: Tiling,
+    Tiles { tiling, range, layout }: &Tiles,
     sums: &[f32],
-    layout: Layout,
-    tiles: Range<usize>,
     first: usize,
-    columns: Range<usize>,
+    columns: &Range<usize>,
     cell: &mut Cell<'_>,
 ) {
     let size = tiling.output;
     let padded = columns.len().next_multiple_of(S::F32_LANES);
-    for (t, tile) in tiles.enumerate() {
+    for (t, tile) in range.clone().enumerate() {
         let (n, row, column) = tiling.place(tile);
         let (rows, across) = (O.min(size.h - row * O), O.min(size.w - column * O));
         let corner = (n * size.h + row * O) * size.w + column * O - first;
@@ -203,12 +192,12 @@ fn down<S: Simd, T: Map<I, O>, const I: usize, const O: usize>(
 #[inline(always)]
 pub(super) fn filters<S: Simd>(
     simd: S,
-    tiling: Tiling,
+    form: Form,
     weights: &[f32],
     stride: usize,
     out: &mut [f32],
 ) {
-    with_maps!(tiling.form, Filter, expand(simd, weights, stride, out));
+    with_maps!(form, Plain, Filter, expand(simd, weights, stride, out));
 }
 
 #[inline(always)]
@@ -232,15 +221,16 @@ fn expand<S: Simd, T: Map<I, O>, const I: usize, const O: usize>(
     }
 }
 
-/// The adjoint of [`filters`] at one place: nine vectors of weight gradients from `[product]`, `stride` apart.
+/// The adjoint of [`filters`] at one place: nine vectors of weight gradients from `[product]`,
+/// `stride` apart.
 #[inline(always)]
 pub(super) fn weight_taps<S: Simd>(
     simd: S,
-    tiling: Tiling,
+    form: Form,
     gradients: &[f32],
     stride: usize,
 ) -> [[S::f32s; 3]; 3] {
-    with_maps!(tiling.form, adjoint Filter, fold(simd, gradients, stride))
+    with_maps!(form, Adjoint, Filter, fold(simd, gradients, stride))
 }
 
 #[inline(always)]

@@ -1,18 +1,17 @@
-//! The gradient of the weights among the points: for each product the sum over all tiles of the input's points times
-//! the gradient's, mapped back to nine taps.
+//! The gradient of the weights among the points: for each product the sum over all tiles of the
+//! input's points times the gradient's, mapped back to nine taps.
 
 use std::ops::Range;
 
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::super::super::Resample;
-use super::super::Size;
 use super::super::cells::{self, Cell, Matrix};
 use super::super::scratch::Scratch;
 use super::super::simd::{self, Panel, Target, Widths};
+use super::super::{Size, Spec};
 use super::tiling::{Form, Pair, Tile, Tiling};
-use super::transform::{self, Images, Layout};
+use super::transform::{self, Images, Layout, Tiles};
 use super::{BLOCK, SKEW};
 
 /// Output channels of one task; a multiple of the register block's rows.
@@ -23,17 +22,15 @@ const HELD: usize = 6 << 20;
 const TASKS: usize = 16;
 
 /// The gradient `[outputs][inputs][9]`, times `scale`.
-#[expect(clippy::too_many_arguments, reason = "two tensors and their shapes")]
 pub(in super::super) fn weight_grad(
     tile: Tile,
-    resample: Resample,
+    spec: Spec,
     x: &[f32],
     dy: &[f32],
     size: Size,
-    inputs: usize,
-    outputs: usize,
     scale: f32,
 ) -> Vec<f32> {
+    let Spec { ci: inputs, co: outputs, resample, .. } = spec;
     let tiling = Tiling::new(Form::new(tile, resample), size);
     let widths = Widths::of_this_processor();
     let zeros = vec![0.0; inputs.max(outputs)];
@@ -51,9 +48,9 @@ pub(in super::super) fn weight_grad(
         widths,
         scale,
     };
-    // A small layer on large images has too few weights to keep all threads busy: then the tiles are cut as well, by
-    // shape alone so that the sum's order never depends on the threads.
-    let tiles = tiling.rows() * tiling.across;
+    // A small layer on large images has too few weights to keep all threads busy: then the tiles
+    // are cut as well, by shape alone so that the sum's order never depends on the threads.
+    let tiles = tiling.tiles();
     let tasks = inputs.div_ceil(widths.panel) * outputs.div_ceil(OUTPUTS);
     let parts = TASKS.div_ceil(tasks).min(tiles.div_ceil(2 * BLOCK)).max(1);
     cells::sum_of_parts(tiles, parts, BLOCK, |tiles| job.sum(tiles, HELD / parts.min(4)))
@@ -69,31 +66,30 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// The gradient from some of the tiles, of which points of about `held` floats are in memory at a time.
+    /// The gradient from some of the tiles, of which points of about `held` floats are in memory at
+    /// a time.
     fn sum(&self, tiles: Range<usize>, held: usize) -> Vec<f32> {
         let form = self.tiling.form;
         let (inputs, outputs) = (self.x.channels.len(), self.dy.channels.len());
-        if tiles.is_empty() {
-            return vec![0.0; outputs * inputs * 9];
-        }
-        let wide = self.widths.panel;
-        let (panels, slabs) = (inputs.div_ceil(wide), outputs.div_ceil(OUTPUTS));
-        let one = form.points.pow(2) * panels * wide + form.sums.pow(2) * slabs * OUTPUTS;
+        let wide = self.widths.panel.min(self.widths.padded(inputs));
+        let tall = OUTPUTS.min(self.widths.padded(outputs));
+        let (panels, slabs) = (inputs.div_ceil(wide), outputs.div_ceil(tall));
+        let one = form.points.pow(2) * panels * wide + form.sums.pow(2) * slabs * tall;
         let chunk = (held / one / BLOCK).max(1) * BLOCK;
         let chunk = tiles.len().div_ceil(tiles.len().div_ceil(chunk));
 
         let of_x = Layout { tile: wide, point: chunk * wide + SKEW };
-        let of_dy = Layout { tile: OUTPUTS, point: chunk * OUTPUTS + SKEW };
+        let of_dy = Layout { tile: tall, point: chunk * tall + SKEW };
         let (x_len, dy_len) = (form.points.pow(2) * of_x.point, form.sums.pow(2) * of_dy.point);
         let mut x = Scratch::new(panels * x_len);
         let mut dy = Scratch::new(slabs * dy_len);
-        let bounds: Vec<usize> = (0..outputs).step_by(OUTPUTS).chain([outputs]).collect();
+        let bounds: Vec<usize> = (0..outputs).step_by(tall).chain([outputs]).collect();
         let mut dw = Matrix::new(outputs, inputs * 9);
         for first in tiles.clone().step_by(chunk) {
             let some = first..(first + chunk).min(tiles.end);
             let input = x.par_chunks_mut(x_len).zip(columns(inputs, wide));
             let input = input.map(|(points, channels)| (Side::Input, of_x, points, channels));
-            let gradient = dy.par_chunks_mut(dy_len).zip(columns(outputs, OUTPUTS));
+            let gradient = dy.par_chunks_mut(dy_len).zip(columns(outputs, tall));
             let gradient =
                 gradient.map(|(points, channels)| (Side::Gradient, of_dy, points, channels));
             input.chain(gradient).with_max_len(1).for_each(|(side, layout, points, channels)| {
@@ -103,7 +99,7 @@ impl Job<'_> {
                     channels,
                     tiles: some.clone(),
                     layout,
-                    points,
+                    out: points,
                 });
             });
             let body = |block: usize, columns: Range<usize>, cell: Cell<'_>| {
@@ -145,7 +141,7 @@ struct Points<'a> {
     channels: Range<usize>,
     tiles: Range<usize>,
     layout: Layout,
-    points: &'a mut [f32],
+    out: &'a mut [f32],
 }
 
 impl WithSimd for Points<'_> {
@@ -153,15 +149,16 @@ impl WithSimd for Points<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { job, side, channels, tiles, layout, points } = self;
+        let Self { job, side, channels, tiles, layout, out } = self;
+        let tiles = Tiles { tiling: job.tiling, range: tiles, layout };
         match side {
             Side::Input => {
                 let images = Images { channels, ..job.x.clone() };
-                transform::input_points(simd, job.tiling, images, tiles, layout, points);
+                transform::input_points(simd, &tiles, &images, out);
             }
             Side::Gradient => {
                 let images = Images { channels, ..job.dy.clone() };
-                transform::gradient_points(simd, job.tiling, images, tiles, layout, points);
+                transform::gradient_points(simd, &tiles, &images, out);
             }
         }
     }
@@ -210,7 +207,7 @@ impl WithSimd for Task<'_> {
             let row = self.cell.row(r);
             for (c, row) in row.chunks_mut(9 * S::F32_LANES).enumerate() {
                 let at = r * width + c * S::F32_LANES;
-                let vectors = transform::weight_taps(simd, tiling, &products[at..], stride);
+                let vectors = transform::weight_taps(simd, tiling.form, &products[at..], stride);
                 for (vector, place) in
                     vectors.as_flattened().iter().zip(taps.chunks_exact_mut(S::F32_LANES))
                 {
