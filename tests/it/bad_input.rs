@@ -31,7 +31,10 @@ fn train_refuses_settings_that_cannot_be() {
         (&["--set", "model.depth=9"], &["unknown field `depth`"]),
         (&["--set", "schedule.total_kimg=soon"], &["invalid type", "soon"]),
         (&["--set", "nonsense"], &["nonsense", "KEY=VALUE"]),
-        (&["--set", "optim.beta2=2", "--set", "loss.drift=-1"], &["optim.beta2 = 2", "loss.drift = -1"]),
+        (
+            &["--set", "optim.beta2=2", "--set", "loss.drift=-1"],
+            &["optim.beta2 = 2", "loss.drift = -1"],
+        ),
         (&["--device", "tpu"], &["--device tpu", "auto, cpu"]),
         (&["--grid", "8"], &["'8'", "--grid"]),
         (&["--threads", "0"], &["--threads 0"]),

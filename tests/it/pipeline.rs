@@ -1,9 +1,10 @@
 //! From pictures to samples, through every kind of interruption.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use pggan_tests::Outcome;
@@ -12,12 +13,17 @@ use crate::common::{Prepared, training_states};
 
 /// Files of a run that must not depend on how often it was interrupted.
 fn lasting_files(run: &Path) -> BTreeMap<String, Vec<u8>> {
-    let lasting = |name: &str| {
-        name.ends_with(".png") || name.ends_with(".safetensors") || name == "config.toml"
+    let lasting = |path: &PathBuf| {
+        let kind = path.extension().and_then(OsStr::to_str);
+        matches!(kind, Some("png" | "safetensors" | "toml"))
     };
     let paths = fs::read_dir(run).unwrap().map(|entry| entry.unwrap().path());
-    let named = paths.map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), path));
-    named.filter(|(name, _)| lasting(name)).map(|(name, path)| (name, fs::read(path).unwrap())).collect()
+    paths
+        .filter(lasting)
+        .map(|path| {
+            (path.file_name().unwrap().to_str().unwrap().to_owned(), fs::read(path).unwrap())
+        })
+        .collect()
 }
 
 /// What the steps of a run reported, without its times.
@@ -42,7 +48,11 @@ fn assert_same(a: &Path, b: &Path) {
 }
 
 /// Starts a process, reads what it says and calls `then` once, when a line has `trigger` in it. Returns all lines.
-fn watch(command: &mut Command, trigger: &str, then: impl FnOnce(&mut Child)) -> (Child, Vec<String>) {
+fn watch(
+    command: &mut Command,
+    trigger: &str,
+    then: impl FnOnce(&mut Child),
+) -> (Child, Vec<String>) {
     let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
     let lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
     let mut then = Some(then);
@@ -82,7 +92,11 @@ fn train_again_further_anew_and_generate() {
     let further = Outcome::of(data.train("runs").args(["--kimg", "6"]));
     // `--kimg` and `--set schedule.total_kimg` are the same setting, and the last word is `--set`'s.
     assert!(further.succeeded().stderr.contains("is done"));
-    let further = data.trainer(["train", "--resume", "runs", "--kimg", "6"]).arg("--device=cpu").output().unwrap();
+    let further = data
+        .trainer(["train", "--resume", "runs", "--kimg", "6"])
+        .arg("--device=cpu")
+        .output()
+        .unwrap();
     assert!(further.status.success(), "{}", String::from_utf8_lossy(&further.stderr));
     assert!(measurements(&run).last().unwrap()["images"].as_u64().unwrap() >= 6000);
 

@@ -236,7 +236,7 @@ mod tests {
                 let stage =
                     config.stage_at(p["rl2"].as_u64().unwrap() as u32, (kimg * 1000.0) as u64);
                 let near = |a: f64, b: f64| {
-                    assert!((a - b).abs() < 1e-9, "{name} at {kimg} kimg: {a} {b}")
+                    assert!((a - b).abs() < 1e-9, "{name} at {kimg} kimg: {a} {b}");
                 };
                 near(stage.lod, number("lod"));
                 near(stage.growth.alpha, number("alpha"));
