@@ -11,7 +11,9 @@ use crate::common::{Prepared, default_pictures, training_states};
 /// The command refuses in one line, which has all of `words`.
 #[track_caller]
 fn refuses(command: &mut Command, words: &[&str]) {
-    let line = Outcome::of(command).refused();
+    let outcome = Outcome::of(command);
+    assert!(!outcome.stderr.contains("Usage:"), "one line is enough: {outcome}");
+    let line = outcome.refused();
     for word in words {
         assert!(line.contains(word), "{word:?} is not in: {line}");
     }

@@ -38,6 +38,7 @@
 
 pub mod decode;
 mod error;
+pub mod flags;
 pub mod inspect;
 pub mod loader;
 mod parallel;

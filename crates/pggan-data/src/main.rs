@@ -139,7 +139,6 @@ fn parse_resolution(text: &str) -> Result<u32, String> {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
     let bars = IndicatifLayer::new();
     let log = tracing_subscriber::fmt::layer()
         .with_writer(bars.get_stderr_writer())
@@ -150,11 +149,12 @@ fn main() -> ExitCode {
     let bars = std::io::stderr().is_terminal().then_some(bars);
     tracing_subscriber::registry().with(filter).with(log).with(bars).init();
 
-    let result = match cli.command {
+    let cli = pggan_data::flags::parse::<Cli>().map_err(anyhow::Error::msg);
+    let result = cli.and_then(|cli| match cli.command {
         Command::Prepare(args) => args.run(),
         Command::Inspect(args) => args.run(),
         Command::Verify(args) => args.run(),
-    };
+    });
     match result {
         Ok(text) => {
             println!("{}", text.trim_end());

@@ -5,16 +5,14 @@ mod console;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
 /// Training takes and gives back large buffers at every step; this allocator keeps them.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let cli = cli::Cli::parse();
     let console = console::init();
-    match cli.run(&console) {
+    let outcome = pggan_data::flags::parse::<cli::Cli>().map_err(anyhow::Error::msg);
+    match outcome.and_then(|cli| cli.run(&console)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             // The one line that says why the program ends.
