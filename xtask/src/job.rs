@@ -81,6 +81,16 @@ pub(crate) const JOBS: &[Job] = &[
         },
     },
     Job {
+        group: "Networks",
+        name: "bench",
+        about: "Measure how fast training runs, and where its time goes",
+        program: Program::Binary {
+            package: "pggan-train",
+            command: "bench",
+            on_device: OnDevice::Yes,
+        },
+    },
+    Job {
         group: "Project",
         name: "ci",
         about: "Check formatting, lints, tests and documentation",

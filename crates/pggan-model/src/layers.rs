@@ -1,6 +1,7 @@
 use candle_core::{Result, Tensor};
 use pggan_ops::activation;
 use pggan_ops::conv::{Kernel, Resample};
+use tracing::trace_span;
 
 use crate::params::{Builder, Grads, ParamId, Params};
 
@@ -22,10 +23,14 @@ pub(crate) struct Output {
 
 /// Convolution with the equalized learning rate, bias, activation.
 ///
+/// Each pass runs in a span of `tracing`, named after the pass and with the layer as its field, so that a
+/// subscriber can tell where the time goes; without one a span costs a load.
+///
 /// The stored weight is of unit variance and is multiplied by `gain / sqrt(fan_in)` whenever the layer runs, so
 /// that Adam's steps have the same effect in every layer (paper §4.1). The bias is not scaled.
 #[derive(Debug)]
 pub(crate) struct Layer {
+    name: String,
     weight: ParamId,
     bias: ParamId,
     scale: f64,
@@ -71,7 +76,7 @@ impl Layer {
         };
         let bias = params.bias(name, outputs / outputs_per_bias)?;
         let scale = gain / ((area * inputs) as f64).sqrt();
-        Ok(Self { weight, bias, scale, resample, activation })
+        Ok(Self { name: name.to_owned(), weight, bias, scale, resample, activation })
     }
 
     pub(crate) fn forward(&self, params: &Params, x: &Tensor) -> Result<Output> {
@@ -80,11 +85,13 @@ impl Layer {
 
     /// The convolution alone, without bias.
     pub(crate) fn linear(&self, params: &Params, x: &Tensor) -> Result<Tensor> {
+        let _time = trace_span!("forward", layer = self.name).entered();
         self.kernel(params)?.forward(x)
     }
 
     /// Bias and activation.
     pub(crate) fn activate(&self, params: &Params, x: Tensor) -> Result<Output> {
+        let _time = trace_span!("activation", layer = self.name).entered();
         let bias = params.value(self.bias);
         match self.activation {
             Activation::Linear => Ok(Output { y: activation::add_bias(x, bias)?, factor: None }),
@@ -100,15 +107,15 @@ impl Layer {
 
     /// From the gradient of the output to that of the sum of convolution and bias.
     pub(crate) fn unactivate(&self, dy: &Tensor, out: &Output) -> Result<Tensor> {
-        match &out.factor {
-            Some(factor) => activation::lrelu_pixel_norm_grad(dy, &out.y, factor),
-            None => self.unactivate_plain(dy, &out.y),
-        }
+        let Some(factor) = &out.factor else { return self.unactivate_plain(dy, &out.y) };
+        let _time = trace_span!("activation", layer = self.name).entered();
+        activation::lrelu_pixel_norm_grad(dy, &out.y, factor)
     }
 
     /// [`Layer::unactivate`] where no pixel norm is. It is linear and symmetric in `dy`, so tangents pass
     /// through the activation by it as well.
     pub(crate) fn unactivate_plain(&self, dy: &Tensor, y: &Tensor) -> Result<Tensor> {
+        let _time = trace_span!("activation", layer = self.name).entered();
         match self.activation {
             Activation::Linear => Ok(dy.clone()),
             _ => activation::lrelu_grad(dy, y),
@@ -116,10 +123,12 @@ impl Layer {
     }
 
     pub(crate) fn input_grad(&self, params: &Params, delta: &Tensor) -> Result<Tensor> {
+        let _time = trace_span!("input grad", layer = self.name).entered();
         self.kernel(params)?.input_grad(delta)
     }
 
     pub(crate) fn bias_grad(&self, delta: &Tensor, grads: &mut Grads) -> Result<()> {
+        let _time = trace_span!("bias grad", layer = self.name).entered();
         grads.add(self.bias, activation::bias_grad(delta)?)
     }
 
@@ -130,6 +139,7 @@ impl Layer {
         delta: &Tensor,
         grads: &mut Grads,
     ) -> Result<()> {
+        let _time = trace_span!("weight grad", layer = self.name).entered();
         let gradient = self.kernel(params)?.weight_grad(x, delta)?;
         grads.add(self.weight, gradient.reshape(params.value(self.weight).shape())?)
     }

@@ -38,6 +38,11 @@ impl Params {
         self.entries.iter().map(|p| p.value.elem_count()).sum()
     }
 
+    /// Where they live.
+    pub fn device(&self) -> Device {
+        self.entries.first().map_or(Device::Cpu, |p| p.value.device().clone())
+    }
+
     /// Changes parameters: the one way to do so. `change` gets each one with its position.
     ///
     /// # Errors

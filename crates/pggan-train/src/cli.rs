@@ -1,5 +1,7 @@
 //! The command line: from flags to a job.
 
+mod bench;
+
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -37,6 +39,7 @@ pub(crate) struct Cli {
 enum Command {
     Train(Box<TrainArgs>),
     Generate(GenerateArgs),
+    Bench(bench::BenchArgs),
 }
 
 /// Train a generator and a discriminator, growing both.
@@ -146,6 +149,7 @@ impl Cli {
         match self.command {
             Command::Train(args) => args.run(console),
             Command::Generate(args) => args.run(),
+            Command::Bench(args) => args.run(),
         }
     }
 }
@@ -369,7 +373,11 @@ fn dry_run(config: &Config, store: &Store) -> Result<()> {
         kimg += schedule.training_kimg + schedule.transition_kimg;
     }
     let _ = writeln!(text, "# {} images in {}", store.images(), store.dir().display());
-    // The one thing a person may want to pipe somewhere.
+    print(&text)
+}
+
+/// What a person may want to pipe somewhere; all else goes to the log.
+fn print(text: &str) -> Result<()> {
     std::io::stdout().write_all(text.as_bytes()).context("writing to standard output")
 }
 
@@ -411,12 +419,15 @@ fn root() -> PathBuf {
     std::env::var_os("PGGAN_ROOT").map_or_else(PathBuf::new, PathBuf::from)
 }
 
+/// This thread becomes one of rayon's: handing every operation to another thread and waiting for it would cost two
+/// switches each.
 fn use_threads(threads: Option<usize>) -> Result<()> {
-    let Some(threads) = threads else { return Ok(()) };
-    if threads == 0 {
+    if threads == Some(0) {
         bail!("--threads 0: at least one is needed");
     }
-    rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
+    // Zero stands for all of the machine's.
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.unwrap_or(0));
+    pool.use_current_thread().build_global()?;
     Ok(())
 }
 

@@ -20,11 +20,13 @@
 //! # Ok::<(), pggan_train::Error>(())
 //! ```
 
+pub mod bench;
 pub mod checkpoint;
 pub mod config;
 pub mod device;
 mod error;
 pub mod generate;
+pub mod iteration;
 pub mod optim;
 pub mod random;
 pub mod run_dir;

@@ -137,10 +137,15 @@ impl ScheduleConfig {
         Stage {
             growth,
             lod,
-            minibatch: self.minibatch.at(resolution, self.minibatch_base),
+            minibatch: self.minibatch_at(resolution),
             learning_rate: self.learning_rate.at(resolution, self.learning_rate_base),
             tick_images: ((tick_kimg * 1000.0).round() as u64).max(1),
         }
+    }
+
+    /// Images in a minibatch at a resolution.
+    pub fn minibatch_at(&self, resolution: usize) -> usize {
+        self.minibatch.at(resolution, self.minibatch_base)
     }
 
     /// Real images until training ends.

@@ -5,20 +5,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::Device;
 use pggan_data::{BatchSpec, Loader, LoaderOptions, Store};
+use pggan_model::Growth;
 use pggan_model::weights::{SnapshotHeader, write_snapshot};
-use pggan_model::{Discriminator, Generator, Growth};
 use tracing::info;
 
 use crate::checkpoint::{self, Progress, State};
 use crate::config::Config;
-use crate::optim::{Optimizer, update_average};
 use crate::run_dir::RunDir;
 use crate::schedule::Stage;
 use crate::stats::{Sums, Tick};
-use crate::step::{discriminator_step, generator_step};
-use crate::{Result, random, samples};
+use crate::{Result, iteration, random, samples};
 
 /// A training state is written at least this often, however long ticks take.
 const SAVE_EVERY: Duration = Duration::from_secs(600);
@@ -74,7 +72,7 @@ pub fn train(job: &Job<'_>, mut report: impl FnMut(Position)) -> Result<Outcome>
     let total = schedule.total_images();
 
     // Networks, from the newest state or from nothing.
-    let mut state = new_state(config, device)?;
+    let mut state = iteration::begin(config, device)?;
     match checkpoint::load_latest(run.path(), &mut state)? {
         Some(_) if state.progress.images >= total => return Ok(Outcome::AlreadyDone),
         Some(path) => info!("going on from {}", path.display()),
@@ -115,13 +113,12 @@ pub fn train(job: &Job<'_>, mut report: impl FnMut(Position)) -> Result<Outcome>
         // Train.
         let mut shown = images;
         for repeat in 0..repeats {
-            update_average(state.g_ema.params_mut(), state.g.params(), config.optim.ema_beta)?;
             let batch = loader.next().expect("as many batches as steps")?;
-            d_step(job, &mut state, stage, &batch.pixels, shown)?;
+            iteration::d_step(config, &mut state, stage, &batch.pixels, shown)?;
             loader.recycle(batch);
             shown += stage.minibatch as u64;
             if (repeat + 1) % schedule.d_repeats == 0 {
-                g_step(job, &mut state, stage, shown)?;
+                iteration::g_step(config, &mut state, stage, shown)?;
             }
         }
         state.progress.images = shown;
@@ -192,56 +189,6 @@ impl Iterator for Iterations<'_> {
         self.images += (stage.minibatch * repeats) as u64;
         Some((images, stage, repeats))
     }
-}
-
-fn d_step(job: &Job<'_>, state: &mut State, stage: Stage, pixels: &[u8], shown: u64) -> Result<()> {
-    let (config, device, n) = (job.config, &job.device, stage.minibatch);
-    let (channels, r) = (config.model.channels, stage.growth.resolution());
-    let real = pggan_ops::reals::normalize(pixels, channels, r, stage.growth.alpha);
-    let real = Tensor::from_vec(real, (n, r, r, channels), device)?;
-    let (seed, size) = (config.run.seed, config.model.latent_size());
-    let latents =
-        random::latents(seed, "latents of the discriminator's step", shown, n, size, device)?;
-    let fake = state.g.forward_only(&latents, None, stage.growth)?;
-    let mixing = random::mixing(seed, shown, n, device)?;
-    let (grads, report) =
-        discriminator_step(&state.d, &real, &fake, &mixing, stage.growth, &config.loss)?;
-    let norm = state.d_optim.step(state.d.params_mut(), &grads, stage.learning_rate)?;
-    state.progress.sums.discriminator(&report, norm);
-    Ok(())
-}
-
-fn g_step(job: &Job<'_>, state: &mut State, stage: Stage, shown: u64) -> Result<()> {
-    let (config, n) = (job.config, stage.minibatch);
-    let (seed, size) = (config.run.seed, config.model.latent_size());
-    let latents =
-        random::latents(seed, "latents of the generator's step", shown, n, size, &job.device)?;
-    let (grads, loss) = generator_step(&state.g, &state.d, &latents, stage.growth)?;
-    let norm = state.g_optim.step(state.g.params_mut(), &grads, stage.learning_rate)?;
-    state.progress.sums.generator(loss, norm);
-    Ok(())
-}
-
-/// Networks as a run begins with them.
-fn new_state(config: &Config, device: &Device) -> Result<State> {
-    let draw = |network: &'static str| {
-        move |name: &str, values: &mut [f32]| {
-            random::normal(
-                random::stream(config.run.seed, &format!("{network}.{name}"), 0, 0),
-                values,
-            );
-        }
-    };
-    let g = Generator::new(&config.model, DType::F32, device, &mut draw("g"))?;
-    let d = Discriminator::new(&config.model, DType::F32, device, &mut draw("d"))?;
-    Ok(State {
-        g_ema: g.duplicate()?,
-        g_optim: Optimizer::new(&config.optim, g.params())?,
-        d_optim: Optimizer::new(&config.optim, d.params())?,
-        g,
-        d,
-        progress: Progress::default(),
-    })
 }
 
 fn header(job: &Job<'_>, state: &State) -> SnapshotHeader {
