@@ -2,6 +2,7 @@ use std::f64::consts::SQRT_2;
 
 use candle_core::{DType, Device, Tensor, bail};
 use pggan_ops::conv::Resample;
+use pggan_ops::mix::{add, lerp, scale, turn};
 use pggan_ops::resample::{mean2x2, mean2x2_grad};
 use pggan_ops::stddev::{self, Groups};
 
@@ -157,7 +158,7 @@ impl Discriminator {
                 Step::FadeIn(from_rgb, alpha) => {
                     let small = mean2x2(images)?;
                     let old = from_rgb.forward(p, &small)?.y;
-                    let y = blend(&old, x, alpha)?;
+                    let y = lerp(&old, x, alpha)?;
                     older = Some((small, old));
                     y
                 }
@@ -255,7 +256,7 @@ impl Discriminator {
                     let (_, old) = tape.older.as_ref().expect("kept while fading");
                     from_rgb.weight_grad(p, &small, &take(&mut deltas.older)?, grads)?;
                     let old = from_rgb.unactivate_plain(&from_rgb.linear(p, &small)?, old)?;
-                    blend(&old, &tangent, alpha)?
+                    lerp(&old, &tangent, alpha)?
                 }
                 Step::Stddev(groups) => {
                     let delta = take(&mut deltas.values[i])?;
@@ -311,7 +312,7 @@ impl Discriminator {
                 Step::Halve => mean2x2_grad(&dy)?,
                 Step::FadeIn(from_rgb, alpha) => {
                     let (small, old) = tape.older.as_ref().expect("kept while fading");
-                    let delta = from_rgb.unactivate_plain(&(&dy * (1.0 - alpha))?, old)?;
+                    let delta = from_rgb.unactivate_plain(&scale(&dy, 1.0 - alpha)?, old)?;
                     if let Some(grads) = want.grads.as_deref_mut() {
                         from_rgb.bias_grad(&delta, grads)?;
                         from_rgb.weight_grad(p, small, &delta, grads)?;
@@ -322,7 +323,7 @@ impl Discriminator {
                     if let Some(deltas) = want.deltas.as_deref_mut() {
                         deltas.older = Some(delta);
                     }
-                    (dy * alpha)?
+                    scale(&dy, alpha)?
                 }
                 Step::Stddev(groups) => {
                     let dx = stddev::backward(x, &dy, groups)?;
@@ -335,7 +336,7 @@ impl Discriminator {
             };
         }
         Ok(Some(match older_image_grad {
-            Some(older) => (dy + older)?,
+            Some(older) => add(dy, &older)?,
             None => dy,
         }))
     }
@@ -367,10 +368,6 @@ impl Discriminator {
     }
 }
 
-fn blend(old: &Tensor, new: &Tensor, alpha: f64) -> Result<Tensor> {
-    (old * (1.0 - alpha))? + (new * alpha)?
-}
-
 fn take(delta: &mut Option<Tensor>) -> Result<Tensor> {
     match delta.take() {
         Some(delta) => Ok(delta),
@@ -380,10 +377,10 @@ fn take(delta: &mut Option<Tensor>) -> Result<Tensor> {
 
 fn flatten(x: &Tensor) -> Result<Tensor> {
     let (n, h, w, c) = x.dims4()?;
-    x.permute((0, 3, 1, 2))?.contiguous()?.reshape((n, 1, 1, c * h * w))
+    turn(x, h * w, c)?.reshape((n, 1, 1, c * h * w))
 }
 
 fn unflatten(x: &Tensor) -> Result<Tensor> {
     let (n, _, _, c) = x.dims4()?;
-    x.reshape((n, c / 16, 4, 4))?.permute((0, 2, 3, 1))?.contiguous()
+    turn(x, c / 16, 16)?.reshape((n, 4, 4, c / 16))
 }

@@ -3,6 +3,7 @@ use std::f64::consts::SQRT_2;
 use candle_core::{DType, Device, Tensor, bail};
 use pggan_ops::activation::pixel_norm;
 use pggan_ops::conv::Resample;
+use pggan_ops::mix::{add, lerp, scale, turn};
 use pggan_ops::resample::{up2, up2_grad};
 
 use crate::error::{Error, Result};
@@ -192,7 +193,7 @@ impl Generator {
             tape.convs.push(x);
         }
         if let Some(older) = older {
-            image = ((older * (1.0 - growth.alpha))? + (image * growth.alpha)?)?;
+            image = lerp(&older, &image, growth.alpha)?;
         }
         Ok((image, tape))
     }
@@ -217,7 +218,8 @@ impl Generator {
         let block = blocks.last().expect("level 2 is always there");
         let mut out = pop()?;
         let alpha = if growth.fading() { growth.alpha } else { 1.0 };
-        let mut dy = rgb_grads(&block.to_rgb, p, &out.y, &(images_grad * alpha)?, &mut grads)?;
+        let newest = scale(images_grad, alpha)?;
+        let mut dy = rgb_grads(&block.to_rgb, p, &out.y, &newest, &mut grads)?;
         for (i, block) in blocks.iter().enumerate().rev() {
             for layer in [Some(&block.conv1), block.conv0.as_ref()].into_iter().flatten() {
                 let x = pop()?;
@@ -228,8 +230,9 @@ impl Generator {
                 out = x;
             }
             if i + 1 == blocks.len() && growth.fading() {
-                let older = up2_grad(&(images_grad * (1.0 - growth.alpha))?)?;
-                dy = (dy + rgb_grads(&blocks[i - 1].to_rgb, p, &out.y, &older, &mut grads)?)?;
+                let older = up2_grad(&scale(images_grad, 1.0 - growth.alpha)?)?;
+                let older = rgb_grads(&blocks[i - 1].to_rgb, p, &out.y, &older, &mut grads)?;
+                dy = add(dy, &older)?;
             }
         }
         let delta = self.dense.unactivate(&dy, &out)?;
@@ -273,13 +276,13 @@ impl Generator {
 fn unfold(x: &Tensor) -> Result<Tensor> {
     let (n, _, _, outputs) = x.dims4()?;
     let maps = outputs / 16;
-    x.reshape((n, maps, 16))?.transpose(1, 2)?.contiguous()?.reshape((n, 4, 4, maps))
+    turn(x, maps, 16)?.reshape((n, 4, 4, maps))
 }
 
 /// The inverse of [`unfold`].
 fn fold(x: &Tensor) -> Result<Tensor> {
     let (n, _, _, maps) = x.dims4()?;
-    x.reshape((n, 16, maps))?.transpose(1, 2)?.contiguous()?.reshape((n, 1, 1, 16 * maps))
+    turn(x, 16, maps)?.reshape((n, 1, 1, 16 * maps))
 }
 
 /// A `to_rgb` layer's own gradients; returns the one with respect to its input.

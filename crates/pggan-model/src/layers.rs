@@ -1,6 +1,6 @@
 use candle_core::{Result, Tensor};
-use pggan_ops::activation;
 use pggan_ops::conv::{Kernel, Resample};
+use pggan_ops::{activation, mix};
 use tracing::trace_span;
 
 use crate::params::{Builder, Grads, ParamId, Params};
@@ -129,7 +129,10 @@ impl Layer {
 
     pub(crate) fn bias_grad(&self, delta: &Tensor, grads: &mut Grads) -> Result<()> {
         let _time = trace_span!("bias grad", layer = self.name).entered();
-        grads.add(self.bias, activation::bias_grad(delta)?)
+        grads.accumulate(self.bias, |sum| {
+            let gradient = activation::bias_grad(delta)?;
+            sum.map_or(Ok(gradient.clone()), |sum| mix::add(sum, &gradient))
+        })
     }
 
     pub(crate) fn weight_grad(
@@ -140,8 +143,11 @@ impl Layer {
         grads: &mut Grads,
     ) -> Result<()> {
         let _time = trace_span!("weight grad", layer = self.name).entered();
-        let gradient = self.kernel(params)?.weight_grad(x, delta)?;
-        grads.add(self.weight, gradient.reshape(params.value(self.weight).shape())?)
+        let kernel = self.kernel(params)?;
+        grads.accumulate(self.weight, |sum| match sum {
+            Some(sum) => kernel.add_weight_grad(x, delta, sum),
+            None => kernel.weight_grad(x, delta)?.reshape(params.value(self.weight).shape()),
+        })
     }
 
     fn kernel<'a>(&self, params: &'a Params) -> Result<&'a Kernel> {

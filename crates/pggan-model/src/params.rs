@@ -27,6 +27,13 @@ pub struct Params {
     kernels: Vec<OnceLock<Kernel>>,
 }
 
+impl Param {
+    /// The level of the layer that it belongs to; up to there a network must grow for it to take part.
+    pub fn level(&self) -> Option<u32> {
+        self.name.strip_prefix("level")?.get(..2)?.parse().ok()
+    }
+}
+
 impl Params {
     /// All parameters, in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Param> {
@@ -60,6 +67,11 @@ impl Params {
             }
         }
         Ok(())
+    }
+
+    /// Frees what the engine keeps beside the weights; it is made again when it is wanted.
+    pub fn release(&mut self) {
+        self.kernels.iter_mut().for_each(|kernel| *kernel = OnceLock::new());
     }
 
     /// The same parameters in memory of their own.
@@ -156,12 +168,14 @@ impl Grads {
         self.values.iter().map(Option::as_ref)
     }
 
-    pub(crate) fn add(&mut self, id: ParamId, gradient: Tensor) -> Result<()> {
+    /// Takes what there is of a parameter's gradient so far, and puts back what `add` makes of it.
+    pub(crate) fn accumulate(
+        &mut self,
+        id: ParamId,
+        add: impl FnOnce(Option<Tensor>) -> Result<Tensor>,
+    ) -> Result<()> {
         let slot = &mut self.values[id.0];
-        *slot = Some(match slot.take() {
-            Some(sum) => (sum + gradient)?,
-            None => gradient,
-        });
+        *slot = Some(add(slot.take())?);
         Ok(())
     }
 }

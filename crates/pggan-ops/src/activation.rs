@@ -6,13 +6,11 @@
 use candle_core::{D, Result, Tensor};
 use rayon::prelude::*;
 
+use crate::cells::{fill, rows_per_task};
 use crate::slices;
 
 /// The slope of leaky ReLU below zero (paper, Appendix A.1).
 pub const SLOPE: f64 = 0.2;
-
-/// Rows of pixels that one task takes; a constant, so that sums do not depend on the number of threads.
-const ROWS: usize = 64;
 
 /// `x + bias`; the memory of `x` is used again where nobody else holds it.
 ///
@@ -62,10 +60,11 @@ pub fn bias_lrelu_pixel_norm(x: Tensor, bias: &Tensor, epsilon: f64) -> Result<(
         return Ok((a.broadcast_mul(&factor)?, factor));
     }
     let mut factors = vec![0f32; x.elem_count() / c];
-    let x = owned(x)?;
+    let rows = rows_per_task(c);
+    let x = slices::owned(x)?;
     slices::read(bias, |bias| {
         slices::write(&x, |x| {
-            x.par_chunks_mut(ROWS * c).zip(factors.par_chunks_mut(ROWS)).for_each(
+            x.par_chunks_mut(rows * c).zip(factors.par_chunks_mut(rows)).for_each(
                 |(x, factors)| {
                     for (row, factor) in x.chunks_exact_mut(c).zip(factors) {
                         for (x, b) in row.iter_mut().zip(bias) {
@@ -102,15 +101,12 @@ pub fn lrelu_grad(dy: &Tensor, y: &Tensor) -> Result<Tensor> {
     }
     let dx = slices::read(dy, |dy| {
         slices::read(y, |y| {
-            let mut dx = vec![0f32; dy.len()];
-            let chunk = 1 << 14;
-            let sources = dy.par_chunks(chunk).zip(y.par_chunks(chunk));
-            dx.par_chunks_mut(chunk).zip(sources).for_each(|(dx, (dy, y))| {
+            fill(dy.len(), 1, |first, dx| {
+                let (dy, y) = (&dy[first..][..dx.len()], &y[first..][..dx.len()]);
                 for ((dx, dy), y) in dx.iter_mut().zip(dy).zip(y) {
                     *dx = if *y > 0.0 { *dy } else { *dy * SLOPE as f32 };
                 }
-            });
-            dx
+            })
         })
     })??;
     slices::tensor(dx, dy.dims())
@@ -132,11 +128,9 @@ pub fn lrelu_pixel_norm_grad(dy: &Tensor, y: &Tensor, factor: &Tensor) -> Result
     let dx = slices::read(dy, |dy| {
         slices::read(y, |y| {
             slices::read(factor, |factor| {
-                let mut dx = vec![0f32; dy.len()];
-                let sources = dy.par_chunks(ROWS * c).zip(y.par_chunks(ROWS * c));
-                let sources = sources.zip(factor.par_chunks(ROWS));
-                dx.par_chunks_mut(ROWS * c).zip(sources).for_each(|(dx, ((dy, y), factor))| {
-                    let rows = dy.chunks_exact(c).zip(y.chunks_exact(c)).zip(factor);
+                fill(dy.len() / c, c, |first, dx| {
+                    let (dy, y) = (&dy[first * c..], &y[first * c..]);
+                    let rows = dy.chunks_exact(c).zip(y.chunks_exact(c)).zip(&factor[first..]);
                     for (dx, ((dy, y), r)) in dx.chunks_exact_mut(c).zip(rows) {
                         let along = dot(dy, y) / c as f32;
                         for ((dx, dy), y) in dx.iter_mut().zip(dy).zip(y) {
@@ -144,8 +138,7 @@ pub fn lrelu_pixel_norm_grad(dy: &Tensor, y: &Tensor, factor: &Tensor) -> Result
                             *dx = if *y > 0.0 { da } else { da * SLOPE as f32 };
                         }
                     }
-                });
-                dx
+                })
             })
         })
     })???;
@@ -163,7 +156,7 @@ pub fn bias_grad(dx: &Tensor) -> Result<Tensor> {
     }
     let sum = slices::read(dx, |dx| {
         let partial: Vec<Vec<f32>> = dx
-            .par_chunks(ROWS * c)
+            .par_chunks(rows_per_task(c) * c)
             .map(|rows| {
                 let mut sum = vec![0f32; c];
                 for row in rows.chunks_exact(c) {
@@ -205,29 +198,15 @@ fn rows_in_place(
     f: impl Fn(&mut [f32], &[f32]) + Sync,
 ) -> Result<Tensor> {
     let c = bias.dims1()?;
-    let x = owned(x)?;
+    let x = slices::owned(x)?;
     slices::read(bias, |bias| {
         slices::write(&x, |x| {
-            x.par_chunks_mut(ROWS * c).for_each(|rows| {
+            x.par_chunks_mut(rows_per_task(c) * c).for_each(|rows| {
                 rows.chunks_exact_mut(c).for_each(|row| f(row, bias));
             });
         })
     })??;
     Ok(x)
-}
-
-/// `x` itself where it may be overwritten: contiguous, and the whole of its own memory.
-///
-/// The callers hand over freshly made tensors; a view into a larger one is copied first.
-fn owned(x: Tensor) -> Result<Tensor> {
-    let whole = {
-        let (storage, layout) = x.storage_and_layout();
-        let candle_core::Storage::Cpu(storage) = &*storage else {
-            candle_core::bail!("a CPU tensor is needed here")
-        };
-        layout.contiguous_offsets() == Some((0, storage.as_slice::<f32>()?.len()))
-    };
-    if whole { Ok(x) } else { x.force_contiguous() }
 }
 
 /// The dot product, summed in 16 lanes so that it runs at the speed of memory.

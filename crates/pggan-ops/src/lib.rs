@@ -28,8 +28,10 @@
 pub mod activation;
 pub mod adam;
 pub mod conv;
+pub mod mix;
 pub mod reals;
 pub mod resample;
 pub mod stddev;
 
+mod cells;
 mod slices;

@@ -1,8 +1,8 @@
 //! Nearest-neighbour doubling and 2x2 means, and their gradients.
 
 use candle_core::{Result, Tensor};
-use rayon::prelude::*;
 
+use crate::cells::fill;
 use crate::slices;
 
 /// Doubles height and width by repeating pixels.
@@ -45,20 +45,22 @@ fn spread(x: &Tensor, factor: f32) -> Result<Tensor> {
         let y = y.contiguous()?.reshape((n, 2 * h, 2 * w, c))?;
         return if factor == 1.0 { Ok(y) } else { y * f64::from(factor) };
     }
-    let mut y = vec![0f32; 4 * n * h * w * c];
-    slices::read(x, |x| {
+    let y = slices::read(x, |x| {
         // One row of x makes two rows of y.
-        y.par_chunks_mut(4 * w * c).zip(x.par_chunks(w * c)).for_each(|(y, x)| {
-            let (top, bottom) = y.split_at_mut(2 * w * c);
-            for (y, x) in top.chunks_exact_mut(2 * c).zip(x.chunks_exact(c)) {
-                let (left, right) = y.split_at_mut(c);
-                for ((l, r), x) in left.iter_mut().zip(right).zip(x) {
-                    *l = x * factor;
-                    *r = x * factor;
+        fill(n * h, 4 * w * c, |first, y| {
+            let rows = x[first * w * c..].chunks_exact((w * c).max(1));
+            for (y, x) in y.chunks_exact_mut((4 * w * c).max(1)).zip(rows) {
+                let (top, bottom) = y.split_at_mut(2 * w * c);
+                for (y, x) in top.chunks_exact_mut(2 * c).zip(x.chunks_exact(c)) {
+                    let (left, right) = y.split_at_mut(c);
+                    for ((l, r), x) in left.iter_mut().zip(right).zip(x) {
+                        *l = x * factor;
+                        *r = x * factor;
+                    }
                 }
+                bottom.copy_from_slice(top);
             }
-            bottom.copy_from_slice(top);
-        });
+        })
     })?;
     slices::tensor(y, &[n, 2 * h, 2 * w, c])
 }
@@ -74,17 +76,19 @@ fn gather(x: &Tensor, factor: f32) -> Result<Tensor> {
         let y = x.reshape((n, h, 2, w, 2, c))?.sum(4)?.sum(2)?;
         return if factor == 1.0 { Ok(y) } else { y * f64::from(factor) };
     }
-    let mut y = vec![0f32; n * h * w * c];
-    slices::read(x, |x| {
-        y.par_chunks_mut(w * c).zip(x.par_chunks(4 * w * c)).for_each(|(y, x)| {
-            let (top, bottom) = x.split_at(2 * w * c);
-            let pairs = top.chunks_exact(2 * c).zip(bottom.chunks_exact(2 * c));
-            for (y, (top, bottom)) in y.chunks_exact_mut(c).zip(pairs) {
-                for (i, y) in y.iter_mut().enumerate() {
-                    *y = ((top[i] + top[c + i]) + (bottom[i] + bottom[c + i])) * factor;
+    let y = slices::read(x, |x| {
+        fill(n * h, w * c, |first, y| {
+            let rows = x[4 * first * w * c..].chunks_exact((4 * w * c).max(1));
+            for (y, x) in y.chunks_exact_mut((w * c).max(1)).zip(rows) {
+                let (top, bottom) = x.split_at(2 * w * c);
+                let pairs = top.chunks_exact(2 * c).zip(bottom.chunks_exact(2 * c));
+                for (y, (top, bottom)) in y.chunks_exact_mut(c).zip(pairs) {
+                    for (i, y) in y.iter_mut().enumerate() {
+                        *y = ((top[i] + top[c + i]) + (bottom[i] + bottom[c + i])) * factor;
+                    }
                 }
             }
-        });
+        })
     })?;
     slices::tensor(y, &[n, h, w, c])
 }

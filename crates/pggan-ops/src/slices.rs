@@ -30,6 +30,20 @@ pub(crate) fn tensor(data: Vec<f32>, shape: &[usize]) -> Result<Tensor> {
     Tensor::from_vec(data, shape, &Device::Cpu)
 }
 
+/// `x` itself where it may be overwritten: contiguous, and the whole of its own memory.
+///
+/// The callers hand over freshly made tensors; a view into a larger one is copied first.
+pub(crate) fn owned(x: Tensor) -> Result<Tensor> {
+    let whole = {
+        let (storage, layout) = x.storage_and_layout();
+        let Storage::Cpu(storage) = &*storage else {
+            bail!("a CPU tensor is needed here")
+        };
+        layout.contiguous_offsets() == Some((0, storage.as_slice::<f32>()?.len()))
+    };
+    if whole { Ok(x) } else { x.force_contiguous() }
+}
+
 struct Write<F, R> {
     f: Cell<Option<F>>,
     out: Cell<Option<R>>,

@@ -2,6 +2,7 @@
 
 use candle_core::{D, Result, Tensor};
 use pggan_model::{Discriminator, Generator, Grads, Growth};
+use pggan_ops::mix;
 use serde::{Deserialize, Serialize};
 
 /// The losses' constants. The defaults are the paper's (Appendix A.1).
@@ -82,16 +83,16 @@ pub fn discriminator_step(
     let toward_fake = fake_scores.affine(0.0, per_sample)?;
     d.backward(tape, &Tensor::cat(&[toward_real, toward_fake], 0)?, &mut grads)?;
 
-    let mixed = (real + (fake - real)?.broadcast_mul(mixing)?)?;
+    let mixed = mix::lerp_samples(real, fake, mixing)?;
     let (mixed_scores, tape) = d.forward(&mixed, growth, 1)?;
     let (gradient, deltas) = d.image_grad_and_deltas(&tape, &mixed_scores.ones_like()?)?;
-    let norm = gradient.sqr()?.flatten_from(1)?.sum_keepdim(1)?.sqrt()?; // [n, 1]
+    let norm = mix::norms(&gradient)?; // [n, 1]
     let off = (&norm - loss.gradient_target)?;
     // v = dP/dg; where a gradient is exactly 0 its direction is undefined and v is taken as 0.
     let weight = loss.gradient_weight / loss.gradient_target.powi(2);
     let slope =
         ((&off / &norm.maximum(f64::from(f32::MIN_POSITIVE))?)? * (2.0 * weight * per_sample))?;
-    let direction = gradient.broadcast_mul(&slope.reshape((n, 1, 1, 1))?)?;
+    let direction = mix::scale_samples(&gradient, &slope)?;
     d.penalty_grads(tape, deltas, &direction, &mut grads)?;
 
     let (real, fake) = (mean(&real_scores)?, mean(&fake_scores)?);

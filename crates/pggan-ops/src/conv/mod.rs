@@ -91,8 +91,15 @@ impl Kernel {
         if !slices::is_fast(dy) {
             return generic::input_grad(dy, &self.scaled()?, self.resample);
         }
-        let packed = self.packed()?;
-        let dx = slices::read(dy, |dy| packed.input_grad(dy, n, h, w))?;
+        let dx = if self.size == 1 {
+            let (spec, scale) = (self.spec(), self.scale as f32);
+            slices::read(&self.weight, |weight| {
+                slices::read(dy, |dy| cpu::dense_input_grad(weight, dy, spec, scale))
+            })??
+        } else {
+            let packed = self.packed()?;
+            slices::read(dy, |dy| packed.input_grad(dy, n, h, w))?
+        };
         slices::tensor(dx, &[n, h, w, self.in_channels])
     }
 
@@ -104,12 +111,7 @@ impl Kernel {
     /// # Errors
     /// If the two shapes do not belong together.
     pub fn weight_grad(&self, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
-        let (n, h, w, c) = x.dims4()?;
-        self.check(c, self.in_channels, h, w)?;
-        let (ho, wo) = self.output_size(h, w);
-        if dy.dims() != [n, ho, wo, self.out_channels] {
-            bail!("gradient {:?} does not belong to input {:?} ({self:?})", dy.dims(), x.dims());
-        }
+        let (n, h, w) = self.check_pair(x, dy)?;
         if !slices::is_fast(x) {
             return generic::weight_grad(x, dy, self.size, self.resample)? * self.scale;
         }
@@ -118,6 +120,43 @@ impl Kernel {
             slices::read(dy, |dy| cpu::weight_grad(x, dy, n, h, w, spec, self.scale as f32))
         })??;
         slices::tensor(dw, &[self.out_channels, self.in_channels, self.size, self.size])
+    }
+
+    /// [`Kernel::weight_grad`], added to the sum of earlier ones; the memory of `sum` is used again.
+    ///
+    /// # Shapes
+    /// As [`Kernel::weight_grad`]; `sum`: `[O, I, k, k]`.
+    ///
+    /// # Errors
+    /// If the shapes do not belong together.
+    pub fn add_weight_grad(&self, x: &Tensor, dy: &Tensor, sum: Tensor) -> Result<Tensor> {
+        let shape = [self.out_channels, self.in_channels, self.size, self.size];
+        if sum.elem_count() != shape.iter().product::<usize>() {
+            bail!("a sum of shape {:?} for weights of shape {shape:?}", sum.dims());
+        }
+        if !slices::is_fast(x) {
+            return &sum + self.weight_grad(x, dy)?.reshape(sum.dims())?;
+        }
+        let (n, h, w) = self.check_pair(x, dy)?;
+        let sum = slices::owned(sum)?;
+        let (spec, scale) = (self.spec(), self.scale as f32);
+        slices::read(x, |x| {
+            slices::read(dy, |dy| {
+                slices::write(&sum, |sum| cpu::add_weight_grad(x, dy, n, h, w, spec, scale, sum))
+            })
+        })???;
+        Ok(sum)
+    }
+
+    /// Batch, height and width of `x`, which must belong to `dy`.
+    fn check_pair(&self, x: &Tensor, dy: &Tensor) -> Result<(usize, usize, usize)> {
+        let (n, h, w, c) = x.dims4()?;
+        self.check(c, self.in_channels, h, w)?;
+        let (ho, wo) = self.output_size(h, w);
+        if dy.dims() != [n, ho, wo, self.out_channels] {
+            bail!("gradient {:?} does not belong to input {:?} ({self:?})", dy.dims(), x.dims());
+        }
+        Ok((n, h, w))
     }
 
     fn spec(&self) -> cpu::Spec {

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use pulp::{Arch, Simd, WithSimd};
 
-use super::cells::{self, Cell, Matrix};
+use crate::cells::{self, Cell, Matrix};
 use super::filters::Filters;
 use super::scratch::Scratch;
 use super::simd::{self, Panel, Target, Widths};
@@ -65,6 +65,83 @@ impl WithSimd for Forward<'_> {
     }
 }
 
+/// The gradient `[pixels, inputs]` of the input, from `[pixels, outputs]` and the stored weights
+/// `[outputs][inputs]`, times `scale`.
+pub(super) fn input_grad(
+    weight: &[f32],
+    dy: &[f32],
+    inputs: usize,
+    outputs: usize,
+    scale: f32,
+) -> Vec<f32> {
+    let pixels = dy.len() / outputs;
+    let bounds: Vec<usize> = (0..pixels).step_by(PIXELS).chain([pixels]).collect();
+    let panel = Widths::of_this_processor().panel;
+    let width = if bounds.len() > TASKS { inputs } else { 64 };
+    let mut dx = Matrix::new(pixels, inputs);
+    dx.append(&bounds, width.next_multiple_of(panel), |block, columns, cell| {
+        let dy = &dy[bounds[block] * outputs..bounds[block + 1] * outputs];
+        Arch::new().dispatch(InputGrad { weight: (weight, inputs), dy, outputs, scale, columns, cell });
+    });
+    dx.into_vec()
+}
+
+struct InputGrad<'a> {
+    weight: (&'a [f32], usize),
+    /// The pixels of this task.
+    dy: &'a [f32],
+    outputs: usize,
+    scale: f32,
+    columns: Range<usize>,
+    cell: Cell<'a>,
+}
+
+impl WithSimd for InputGrad<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(mut self, simd: S) {
+        let (weight, inputs) = self.weight;
+        let count = self.dy.len() / self.outputs;
+        let panel = Widths::of_this_processor().panel;
+        let mut sums = Scratch::new(count * panel);
+        let mut rows = Scratch::new(DEPTH.min(self.outputs) * panel);
+        for left in self.columns.clone().step_by(panel) {
+            let columns = left..(left + panel).min(self.columns.end);
+            let width = columns.len().next_multiple_of(S::F32_LANES);
+            for first in (0..self.outputs).step_by(DEPTH) {
+                let depth = DEPTH.min(self.outputs - first);
+                copy_panel(weight, inputs, first, &columns, (&mut rows[..depth * width], width));
+                let weights = Panel { data: &rows, stride: width, width, depth };
+                let row = |r: usize| &self.dy[r * self.outputs + first..][..depth];
+                let target = Target { data: &mut sums, stride: width, add: first > 0 };
+                simd::product(simd, count, row, 1, weights, target);
+            }
+            let at = left - self.columns.start;
+            for (r, sums) in sums.chunks_exact(width).take(count).enumerate() {
+                let row = &mut self.cell.row(r)[at..][..columns.len()];
+                row.iter_mut().zip(sums).for_each(|(out, sum)| *out = sum * self.scale);
+            }
+        }
+    }
+}
+
+/// Some columns of the rows from `first` on, one row after the other, filled up with zeros.
+#[inline(always)]
+fn copy_panel(
+    from: &[f32],
+    stride: usize,
+    first: usize,
+    columns: &Range<usize>,
+    (panel, width): (&mut [f32], usize),
+) {
+    for (k, row) in panel.chunks_exact_mut(width).enumerate() {
+        let (values, padding) = row.split_at_mut(columns.len());
+        values.copy_from_slice(&from[(first + k) * stride..][columns.clone()]);
+        padding.fill(0.0);
+    }
+}
+
 /// Pixels that one product of the weight gradient sums over.
 const RUN: usize = 256;
 /// Output and input channels of one task of the weight gradient.
@@ -73,20 +150,27 @@ const INPUTS: usize = 512;
 /// Columns below which a product wastes most of its vectors.
 const LANES: usize = 16;
 
-/// The gradient `[outputs, inputs]` of the weights, times `scale`.
+/// The gradient `[outputs, inputs]` of the weights, times `scale`: added to `into`, or else returned.
 pub(super) fn weight_grad(
     x: &[f32],
     dy: &[f32],
     inputs: usize,
     outputs: usize,
     scale: f32,
-) -> Vec<f32> {
+    into: Option<&mut [f32]>,
+) -> Option<Vec<f32>> {
+    let add_or_return = |dw: Vec<f32>, into: Option<&mut [f32]>| match into {
+        None => Some(dw),
+        Some(sum) => {
+            cells::add(sum, &dw);
+            None
+        }
+    };
     if inputs < outputs.min(LANES) {
         // The columns should be the many.
-        let transposed = weight_grad(dy, x, outputs, inputs, scale);
-        return (0..outputs * inputs)
-            .map(|i| transposed[i % inputs * outputs + i / inputs])
-            .collect();
+        let turned = weight_grad(dy, x, outputs, inputs, scale, None)?;
+        let dw = (0..outputs * inputs).map(|i| turned[i % inputs * outputs + i / inputs]);
+        return add_or_return(dw.collect(), into);
     }
     let pixels = x.len() / inputs;
     // A small layer on large images has too few weights to keep all threads busy: then the pixels
@@ -94,22 +178,36 @@ pub(super) fn weight_grad(
     let tasks = inputs.div_ceil(INPUTS) * outputs.div_ceil(OUTPUTS);
     let parts = TASKS.div_ceil(tasks).min(pixels / (4 * RUN));
     let bounds: Vec<usize> = (0..outputs).step_by(OUTPUTS).chain([outputs]).collect();
-    cells::sum_of_parts(pixels, parts, RUN, |pixels| {
-        let mut dw = Matrix::new(outputs, inputs);
-        dw.append(&bounds, INPUTS, |block, columns, cell| {
-            Arch::new().dispatch(WeightGrad {
-                x: (&x[pixels.start * inputs..pixels.end * inputs], inputs, columns),
-                dy: (
-                    &dy[pixels.start * outputs..pixels.end * outputs],
-                    outputs,
-                    bounds[block]..bounds[block + 1],
-                ),
-                scale,
-                cell,
-            });
+    let task = |pixels: &Range<usize>, block: usize, columns, cell: Cell<'_>| {
+        Arch::new().dispatch(WeightGrad {
+            x: (&x[pixels.start * inputs..pixels.end * inputs], inputs, columns),
+            dy: (
+                &dy[pixels.start * outputs..pixels.end * outputs],
+                outputs,
+                bounds[block]..bounds[block + 1],
+            ),
+            scale,
+            cell,
         });
-        dw.into_vec()
-    })
+    };
+    match into {
+        Some(sum) if parts <= 1 => {
+            cells::update(sum, inputs, &bounds, INPUTS, |block, columns, cell| {
+                task(&(0..pixels), block, columns, cell);
+            });
+            None
+        }
+        into => {
+            let dw = cells::sum_of_parts(pixels, parts, RUN, |pixels| {
+                let mut dw = Matrix::new(outputs, inputs);
+                dw.append(&bounds, INPUTS, |block, columns, cell| {
+                    task(&pixels, block, columns, cell);
+                });
+                dw.into_vec()
+            });
+            add_or_return(dw, into)
+        }
+    }
 }
 
 struct WeightGrad<'a> {
@@ -136,11 +234,7 @@ impl WithSimd for WeightGrad<'_> {
             let width = columns_here.len().next_multiple_of(S::F32_LANES);
             for first in (0..pixels).step_by(RUN) {
                 let depth = RUN.min(pixels - first);
-                for (k, run) in run.chunks_exact_mut(width).take(depth).enumerate() {
-                    let (values, padding) = run.split_at_mut(columns_here.len());
-                    values.copy_from_slice(&x[(first + k) * inputs..][columns_here.clone()]);
-                    padding.fill(0.0);
-                }
+                copy_panel(x, inputs, first, &columns_here, (&mut run[..depth * width], width));
                 let gradients = &dy[first * outputs + rows.start..];
                 let panel = Panel { data: &run, stride: width, width, depth };
                 let target = Target { data: &mut sums, stride: width, add: first > 0 };
@@ -150,7 +244,7 @@ impl WithSimd for WeightGrad<'_> {
             for (r, sums) in sums.chunks_exact(width).take(rows.len()).enumerate() {
                 let row = &mut self.cell.row(r)[at..][..columns_here.len()];
                 for (out, sum) in row.iter_mut().zip(sums) {
-                    *out = sum * self.scale;
+                    *out += sum * self.scale;
                 }
             }
         }

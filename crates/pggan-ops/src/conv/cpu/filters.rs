@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 
-use super::cells::Matrix;
+use crate::cells::Matrix;
 use super::simd::Widths;
 
 /// Weights cut into panels of output channels: `[panel][input channel][tap][column]`. Every panel

@@ -14,7 +14,6 @@
     reason = "vector code must end up in the function that was compiled for the vectors, without closures between"
 )]
 
-mod cells;
 mod dense;
 mod filters;
 mod plan;
@@ -23,8 +22,6 @@ mod simd;
 #[cfg(test)]
 mod tests;
 mod winograd;
-
-use std::sync::OnceLock;
 
 use super::Resample;
 use filters::Filters;
@@ -66,15 +63,13 @@ impl Size {
 pub(crate) struct Packed {
     spec: Spec,
     filters: Filters,
-    /// Made when first wanted.
-    adjoint: OnceLock<Filters>,
 }
 
 impl Packed {
     /// `weight`: `[co, ci, k, k]`, multiplied by `scale` on the way.
     pub(crate) fn new(weight: &[f32], scale: f32, spec: Spec) -> Self {
         let filters = Filters::pack(weight, spec.co, spec.ci, spec.k * spec.k, scale);
-        Self { spec, filters, adjoint: OnceLock::new() }
+        Self { spec, filters }
     }
 
     /// `x` `[n, h, w, ci]` to `[n, h', w', co]`.
@@ -82,7 +77,8 @@ impl Packed {
         apply(&self.filters, self.spec.resample, x, Size { n, h, w })
     }
 
-    /// `dy` `[n, h', w', co]` to the gradient `[n, h, w, ci]` of an input of `h` x `w` pixels.
+    /// `dy` `[n, h', w', co]` to the gradient `[n, h, w, ci]` of an input of `h` x `w` pixels; of 3x3
+    /// kernels.
     pub(crate) fn input_grad(&self, dy: &[f32], n: usize, h: usize, w: usize) -> Vec<f32> {
         // The adjoint of repeating a pixel four times sums four, four times their mean; that of the
         // mean repeats a quarter.
@@ -92,13 +88,20 @@ impl Packed {
             Resample::Down => (Resample::Up, 0.25),
         };
         let size = Size { n, h, w }.after(self.spec.resample);
-        let adjoint = self.adjoint.get().unwrap_or_else(|| {
-            // Made outside the lock: its tasks may pick up others that want the same.
-            let adjoint = self.filters.adjoint(factor);
-            self.adjoint.get_or_init(|| adjoint)
-        });
-        apply(adjoint, resample, dy, size)
+        // Not kept: turning the weights round again costs little beside what they are turned round
+        // for, and would double the memory that they take.
+        apply(&self.filters.adjoint(factor), resample, dy, size)
     }
+}
+
+/// The input's gradient of a 1x1 kernel, of which the weights are read as they are stored.
+pub(crate) fn dense_input_grad(weight: &[f32], dy: &[f32], spec: Spec, scale: f32) -> Vec<f32> {
+    let Spec { ci, co, .. } = spec;
+    assert_eq!(weight.len(), co * ci, "weights of another size");
+    if dy.is_empty() || ci == 0 {
+        return Vec::new();
+    }
+    dense::input_grad(weight, dy, ci, co, scale)
 }
 
 fn apply(filters: &Filters, resample: Resample, x: &[f32], size: Size) -> Vec<f32> {
@@ -123,15 +126,43 @@ pub(crate) fn weight_grad(
     spec: Spec,
     scale: f32,
 ) -> Vec<f32> {
+    gradient(x, dy, Size { n, h, w }, spec, scale, None).expect("a sum of its own is returned")
+}
+
+/// [`weight_grad`], added to a sum of earlier ones.
+#[expect(clippy::too_many_arguments, reason = "the operands of a product")]
+pub(crate) fn add_weight_grad(
+    x: &[f32],
+    dy: &[f32],
+    n: usize,
+    h: usize,
+    w: usize,
+    spec: Spec,
+    scale: f32,
+    sum: &mut [f32],
+) {
+    gradient(x, dy, Size { n, h, w }, spec, scale, Some(sum));
+}
+
+/// The gradient of the weights, into `sum` or by itself.
+fn gradient(
+    x: &[f32],
+    dy: &[f32],
+    size: Size,
+    spec: Spec,
+    scale: f32,
+    sum: Option<&mut [f32]>,
+) -> Option<Vec<f32>> {
     let Spec { ci, co, k, resample } = spec;
-    let size = Size { n, h, w };
+    let len = co * ci * k * k;
     assert_eq!(x.len(), size.pixels() * ci, "input of another size");
     assert_eq!(dy.len(), size.after(resample).pixels() * co, "gradient of another size");
+    assert!(sum.as_ref().is_none_or(|sum| sum.len() == len), "sum of another size");
     if x.is_empty() || dy.is_empty() {
-        return vec![0.0; co * ci * k * k];
+        return sum.is_none().then(|| vec![0.0; len]);
     }
     match k {
-        1 => dense::weight_grad(x, dy, ci, co, scale),
-        _ => winograd::weight_grad(plan::tile(resample, size), spec, x, dy, size, scale),
+        1 => dense::weight_grad(x, dy, ci, co, scale, sum),
+        _ => winograd::weight_grad(plan::tile(resample, size), spec, x, dy, size, scale, sum),
     }
 }

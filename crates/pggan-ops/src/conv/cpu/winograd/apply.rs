@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::super::super::Resample;
 use super::super::Size;
-use super::super::cells::{Cell, Matrix};
+use crate::cells::{Cell, Matrix};
 use super::super::filters::Filters;
 use super::super::scratch::Scratch;
 use super::super::simd::{self, Panel, Target};

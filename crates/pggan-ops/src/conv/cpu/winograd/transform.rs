@@ -8,7 +8,7 @@ use pulp::Simd;
 
 use super::super::super::Resample;
 use super::super::Size;
-use super::super::cells::Cell;
+use crate::cells::Cell;
 use super::super::simd::{Planes, Window, store};
 use super::algorithms::{
     Adjoint, Map, large_down, large_same, large_up, small_down, small_same, small_up,

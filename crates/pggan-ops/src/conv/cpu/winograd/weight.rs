@@ -6,7 +6,7 @@ use std::ops::Range;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::super::cells::{self, Cell, Matrix};
+use crate::cells::{self, Cell, Matrix};
 use super::super::scratch::Scratch;
 use super::super::simd::{self, Panel, Target, Widths};
 use super::super::{Size, Spec};
@@ -21,7 +21,7 @@ const HELD: usize = 6 << 20;
 /// Tasks below which the tiles are cut into parts.
 const TASKS: usize = 16;
 
-/// The gradient `[outputs][inputs][9]`, times `scale`.
+/// The gradient `[outputs][inputs][9]`, times `scale`: added to `into`, or else returned.
 pub(in super::super) fn weight_grad(
     tile: Tile,
     spec: Spec,
@@ -29,7 +29,8 @@ pub(in super::super) fn weight_grad(
     dy: &[f32],
     size: Size,
     scale: f32,
-) -> Vec<f32> {
+    into: Option<&mut [f32]>,
+) -> Option<Vec<f32>> {
     let Spec { ci: inputs, co: outputs, resample, .. } = spec;
     let tiling = Tiling::new(Form::new(tile, resample), size);
     let widths = Widths::of_this_processor();
@@ -53,7 +54,19 @@ pub(in super::super) fn weight_grad(
     let tiles = tiling.tiles();
     let tasks = inputs.div_ceil(widths.panel) * outputs.div_ceil(OUTPUTS);
     let parts = TASKS.div_ceil(tasks).min(tiles.div_ceil(2 * BLOCK)).max(1);
-    cells::sum_of_parts(tiles, parts, BLOCK, |tiles| job.sum(tiles, HELD / parts.min(4)))
+    if parts == 1 {
+        return job.sum(0..tiles, HELD, into);
+    }
+    let dw = cells::sum_of_parts(tiles, parts, BLOCK, |tiles| {
+        job.sum(tiles, HELD / parts.min(4), None).expect("a sum of its own is returned")
+    });
+    match into {
+        None => Some(dw),
+        Some(sum) => {
+            cells::add(sum, &dw);
+            None
+        }
+    }
 }
 
 struct Job<'a> {
@@ -67,8 +80,13 @@ struct Job<'a> {
 
 impl Job<'_> {
     /// The gradient from some of the tiles, of which points of about `held` floats are in memory at
-    /// a time.
-    fn sum(&self, tiles: Range<usize>, held: usize) -> Vec<f32> {
+    /// a time: added to `into`, or else returned.
+    fn sum(
+        &self,
+        tiles: Range<usize>,
+        held: usize,
+        mut into: Option<&mut [f32]>,
+    ) -> Option<Vec<f32>> {
         let form = self.tiling.form;
         let (inputs, outputs) = (self.x.channels.len(), self.dy.channels.len());
         let wide = self.widths.panel.min(self.widths.padded(inputs));
@@ -113,13 +131,13 @@ impl Job<'_> {
                     cell,
                 });
             };
-            if first == tiles.start {
-                dw.append(&bounds, wide * 9, body);
-            } else {
-                dw.update(&bounds, wide * 9, body);
+            match &mut into {
+                Some(sum) => cells::update(sum, inputs * 9, &bounds, wide * 9, body),
+                None if first == tiles.start => dw.append(&bounds, wide * 9, body),
+                None => dw.update(&bounds, wide * 9, body),
             }
         }
-        dw.into_vec()
+        into.is_none().then(|| dw.into_vec())
     }
 }
 

@@ -10,14 +10,14 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 /// A growing `[rows, columns]` matrix. Memory is first touched by the task that writes it.
-pub(super) struct Matrix {
+pub(crate) struct Matrix {
     data: Vec<f32>,
     rows: usize,
     columns: usize,
 }
 
 /// One task's rows of one task's columns.
-pub(super) struct Cell<'a> {
+pub(crate) struct Cell<'a> {
     start: *mut f32,
     stride: usize,
     rows: usize,
@@ -46,14 +46,14 @@ unsafe impl Sync for Address {}
 impl Cell<'_> {
     /// The cell's part of its row `r`, counted from the cell's first row.
     #[inline]
-    pub(super) fn row(&mut self, r: usize) -> &mut [f32] {
+    pub(crate) fn row(&mut self, r: usize) -> &mut [f32] {
         assert!(r < self.rows, "row of a cell out of range");
         // SAFETY: `r` is in range, the cell is initialised, and no other cell covers it.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(r * self.stride), self.columns) }
     }
 
     /// All of a cell that spans the whole width of its matrix.
-    pub(super) fn whole(&mut self) -> &mut [f32] {
+    pub(crate) fn whole(&mut self) -> &mut [f32] {
         assert!(self.columns == self.stride, "a cell of whole rows");
         // SAFETY: without gaps between its rows the cell is one initialised stretch that nobody
         // else covers.
@@ -62,14 +62,14 @@ impl Cell<'_> {
 }
 
 impl Matrix {
-    pub(super) fn new(rows: usize, columns: usize) -> Self {
+    pub(crate) fn new(rows: usize, columns: usize) -> Self {
         Self { data: Vec::with_capacity(rows * columns), rows, columns }
     }
 
     /// Appends rows: those from `bounds[0]` (as many as there are now) up to the last bound. For
     /// each pair of neighbouring bounds and each block of `width` columns, `body(row block, column
     /// range, cell)` runs once, on a cell of zeros.
-    pub(super) fn append(
+    pub(crate) fn append(
         &mut self,
         bounds: &[usize],
         width: usize,
@@ -102,21 +102,54 @@ impl Matrix {
     }
 
     /// Like [`append`](Self::append), on rows that are there already, with their contents.
-    pub(super) fn update(
+    pub(crate) fn update(
         &mut self,
         bounds: &[usize],
         width: usize,
         body: impl Fn(usize, Range<usize>, Cell<'_>) + Sync,
     ) {
-        assert!(bounds.last().is_none_or(|last| last * self.columns <= self.data.len()));
-        for_each(Address(self.data.as_mut_ptr()), self.columns, bounds, width, body);
+        update(&mut self.data, self.columns, bounds, width, body);
     }
 
     /// The whole matrix, row after row; all rows must have been appended.
-    pub(super) fn into_vec(self) -> Vec<f32> {
+    pub(crate) fn into_vec(self) -> Vec<f32> {
         assert!(self.data.len() == self.rows * self.columns, "every row is appended");
         self.data
     }
+}
+
+/// [`Matrix::update`] on a matrix of `columns` that lies in a slice.
+pub(crate) fn update(
+    data: &mut [f32],
+    columns: usize,
+    bounds: &[usize],
+    width: usize,
+    body: impl Fn(usize, Range<usize>, Cell<'_>) + Sync,
+) {
+    assert!(bounds.last().is_none_or(|last| last * columns <= data.len()));
+    for_each(Address(data.as_mut_ptr()), columns, bounds, width, body);
+}
+
+/// Floats that one task of a pass over memory takes: enough to be worth a task.
+const RUN: usize = 1 << 14;
+
+/// Rows of `columns` floats for one task of a pass over memory; depends on the shape alone, so that
+/// sums made by tasks never depend on the threads.
+pub(crate) fn rows_per_task(columns: usize) -> usize {
+    (RUN / columns.max(1)).max(1)
+}
+
+/// A matrix made by many tasks: `body(first row, rows)` writes some rows, which start as zeros.
+pub(crate) fn fill(
+    rows: usize,
+    columns: usize,
+    body: impl Fn(usize, &mut [f32]) + Sync,
+) -> Vec<f32> {
+    let step = rows_per_task(columns);
+    let bounds: Vec<usize> = (0..rows).step_by(step).chain([rows]).collect();
+    let mut matrix = Matrix::new(rows, columns);
+    matrix.append(&bounds, columns.max(1), |task, _, mut cell| body(task * step, cell.whole()));
+    matrix.into_vec()
 }
 
 /// Cuts the matrix at `start` into cells, by `bounds` and blocks of `width` columns, and runs
@@ -147,10 +180,17 @@ fn for_each(
     });
 }
 
+/// Adds `part` to `sum`.
+pub(crate) fn add(sum: &mut [f32], part: &[f32]) {
+    sum.par_chunks_mut(RUN).zip(part.par_chunks(RUN)).for_each(|(sum, part)| {
+        sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
+    });
+}
+
 /// Computes `sum` on about `parts` parts of `0..count`, whose lengths are multiples of `grain`, and
 /// adds up the results in order. For sums with too few elements to keep all threads busy; the cut
 /// is by the numbers alone, never by the threads.
-pub(super) fn sum_of_parts(
+pub(crate) fn sum_of_parts(
     count: usize,
     parts: usize,
     grain: usize,
@@ -163,11 +203,8 @@ pub(super) fn sum_of_parts(
 
 /// The sum of equally long parts, in their order.
 fn add_up(parts: Vec<Vec<f32>>) -> Vec<f32> {
-    const RUN: usize = 1 << 14;
     let sum = parts.into_iter().reduce(|mut sum, part| {
-        sum.par_chunks_mut(RUN).zip(part.par_chunks(RUN)).for_each(|(sum, part)| {
-            sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
-        });
+        add(&mut sum, &part);
         sum
     });
     sum.unwrap_or_default()
