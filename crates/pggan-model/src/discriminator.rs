@@ -248,14 +248,14 @@ impl Discriminator {
                 Step::Layer(layer) => {
                     let delta = take(&mut deltas.values[i])?;
                     layer.weight_grad(p, &tangent, &delta, grads)?;
-                    layer.unactivate_plain(&layer.linear(p, &tangent)?, y)?
+                    layer.tangent(p, &tangent, y)?
                 }
                 Step::Halve => mean2x2(&tangent)?,
                 Step::FadeIn(from_rgb, alpha) => {
                     let small = mean2x2(direction)?;
                     let (_, old) = tape.older.as_ref().expect("kept while fading");
                     from_rgb.weight_grad(p, &small, &take(&mut deltas.older)?, grads)?;
-                    let old = from_rgb.unactivate_plain(&from_rgb.linear(p, &small)?, old)?;
+                    let old = from_rgb.tangent(p, &small, old)?;
                     lerp(&old, &tangent, alpha)?
                 }
                 Step::Stddev(groups) => {
@@ -296,6 +296,7 @@ impl Discriminator {
             dy = match step {
                 Step::Layer(layer) => {
                     let delta = layer.unactivate_plain(&dy, &y)?;
+                    drop((dy, y)); // images are large: none is kept longer than it serves
                     if let Some(grads) = want.grads.as_deref_mut() {
                         layer.bias_grad(&delta, grads)?;
                         layer.weight_grad(p, x, &delta, grads)?;

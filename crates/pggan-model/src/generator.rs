@@ -172,6 +172,10 @@ impl Generator {
         let mut tape = GeneratorTape { growth, latents, convs: Vec::new() };
 
         let x = self.dense.linear(p, &tape.latents)?; // [n, 1, 1, 16 c]
+        if keep {
+            // A pass that is kept for its gradient precedes a change of the weights.
+            self.dense.release(p);
+        }
         let mut x = self.dense.activate(p, unfold(&x)?)?;
         let mut older = None; // the image of the level below
         for (i, block) in blocks.iter().enumerate() {
@@ -184,6 +188,7 @@ impl Generator {
                 let x = std::mem::replace(&mut x, y);
                 if keep {
                     tape.convs.push(x);
+                    layer.release(p);
                 }
             }
         }
@@ -224,10 +229,10 @@ impl Generator {
             for layer in [Some(&block.conv1), block.conv0.as_ref()].into_iter().flatten() {
                 let x = pop()?;
                 let delta = layer.unactivate(&dy, &out)?;
-                layer.bias_grad(&delta, &mut grads)?;
-                layer.weight_grad(p, &x.y, &delta, &mut grads)?;
-                dy = layer.input_grad(p, &delta)?;
-                out = x;
+                (dy, out) = (delta, x); // images are large: none is kept longer than it serves
+                layer.bias_grad(&dy, &mut grads)?;
+                layer.weight_grad(p, &out.y, &dy, &mut grads)?;
+                dy = layer.input_grad(p, &dy)?;
             }
             if i + 1 == blocks.len() && growth.fading() {
                 let older = up2_grad(&scale(images_grad, 1.0 - growth.alpha)?)?;

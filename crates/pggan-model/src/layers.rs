@@ -112,13 +112,22 @@ impl Layer {
         activation::lrelu_pixel_norm_grad(dy, &out.y, factor)
     }
 
-    /// [`Layer::unactivate`] where no pixel norm is. It is linear and symmetric in `dy`, so tangents pass
-    /// through the activation by it as well.
+    /// [`Layer::unactivate`] where no pixel norm is.
     pub(crate) fn unactivate_plain(&self, dy: &Tensor, y: &Tensor) -> Result<Tensor> {
         let _time = trace_span!("activation", layer = self.name).entered();
         match self.activation {
             Activation::Linear => Ok(dy.clone()),
             _ => activation::lrelu_grad(dy, y),
+        }
+    }
+
+    /// The tangent of the layer's output, where no pixel norm is, as its input moves along `x`.
+    pub(crate) fn tangent(&self, params: &Params, x: &Tensor, y: &Tensor) -> Result<Tensor> {
+        let x = self.linear(params, x)?;
+        let _time = trace_span!("activation", layer = self.name).entered();
+        match self.activation {
+            Activation::Linear => Ok(x),
+            _ => activation::lrelu_grad_in_place(x, y),
         }
     }
 
@@ -148,6 +157,13 @@ impl Layer {
             Some(sum) => kernel.add_weight_grad(x, delta, sum),
             None => kernel.weight_grad(x, delta)?.reshape(params.value(self.weight).shape()),
         })
+    }
+
+    /// Frees what the engine keeps beside the weight.
+    pub(crate) fn release(&self, params: &Params) {
+        if let Ok(kernel) = self.kernel(params) {
+            kernel.release();
+        }
     }
 
     fn kernel<'a>(&self, params: &'a Params) -> Result<&'a Kernel> {

@@ -70,8 +70,8 @@ impl Params {
     }
 
     /// Frees what the engine keeps beside the weights; it is made again when it is wanted.
-    pub fn release(&mut self) {
-        self.kernels.iter_mut().for_each(|kernel| *kernel = OnceLock::new());
+    pub fn release(&self) {
+        self.kernels.iter().filter_map(OnceLock::get).for_each(Kernel::release);
     }
 
     /// The same parameters in memory of their own.

@@ -112,6 +112,28 @@ pub fn lrelu_grad(dy: &Tensor, y: &Tensor) -> Result<Tensor> {
     slices::tensor(dx, dy.dims())
 }
 
+/// [`lrelu_grad`] in the memory of `dy`, which nobody else may hold.
+///
+/// # Shapes
+/// `dy` and the output `y`: `[.., C]`; returns `[.., C]`.
+pub fn lrelu_grad_in_place(dy: Tensor, y: &Tensor) -> Result<Tensor> {
+    if !slices::is_fast(&dy) || dy.dims() != y.dims() {
+        return lrelu_grad(&dy, y);
+    }
+    let dy = slices::owned(dy)?;
+    slices::read(y, |y| {
+        slices::write(&dy, |dy| {
+            let run = rows_per_task(1);
+            dy.par_chunks_mut(run).zip(y.par_chunks(run)).for_each(|(dy, y)| {
+                for (dy, y) in dy.iter_mut().zip(y) {
+                    *dy = if *y > 0.0 { *dy } else { *dy * SLOPE as f32 };
+                }
+            });
+        })
+    })??;
+    Ok(dy)
+}
+
 /// The gradient of [`bias_lrelu_pixel_norm`] with respect to `x`.
 ///
 /// With `y = r a` and `r = (mean_c(a²) + ε)^-½`: `da = r (dy − y mean_c(dy y))`.
@@ -252,6 +274,7 @@ mod tests {
             let y = bias_lrelu(x.copy()?, &b)?;
             close(&y, &bias_lrelu(f(&x)?, &f(&b)?)?)?;
             close(&lrelu_grad(&dy, &y)?, &lrelu_grad(&f(&dy)?, &f(&y)?)?)?;
+            close(&lrelu_grad(&dy, &y)?, &lrelu_grad_in_place(f(&dy)?, &f(&y)?)?)?;
             let (y, r) = bias_lrelu_pixel_norm(x.copy()?, &b, 1e-8)?;
             let (y32, r32) = bias_lrelu_pixel_norm(f(&x)?, &f(&b)?, 1e-8)?;
             close(&y, &y32)?;

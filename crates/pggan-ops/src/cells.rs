@@ -52,6 +52,10 @@ impl Cell<'_> {
         unsafe { std::slice::from_raw_parts_mut(self.start.add(r * self.stride), self.columns) }
     }
 
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
     /// All of a cell that spans the whole width of its matrix.
     pub(crate) fn whole(&mut self) -> &mut [f32] {
         assert!(self.columns == self.stride, "a cell of whole rows");

@@ -40,7 +40,8 @@ pub fn lerp_samples(a: &Tensor, b: &Tensor, t: &Tensor) -> Result<Tensor> {
         slices::read(b, |b| {
             slices::read(t, |t| {
                 fill(n, len, |first, y| {
-                    let pairs = a[first * len..].chunks_exact(len).zip(b[first * len..].chunks_exact(len));
+                    let pairs =
+                        a[first * len..].chunks_exact(len).zip(b[first * len..].chunks_exact(len));
                     for ((y, (a, b)), t) in y.chunks_exact_mut(len).zip(pairs).zip(&t[first..]) {
                         for ((y, a), b) in y.iter_mut().zip(a).zip(b) {
                             *y = a + (b - a) * t;

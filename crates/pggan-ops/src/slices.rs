@@ -36,9 +36,7 @@ pub(crate) fn tensor(data: Vec<f32>, shape: &[usize]) -> Result<Tensor> {
 pub(crate) fn owned(x: Tensor) -> Result<Tensor> {
     let whole = {
         let (storage, layout) = x.storage_and_layout();
-        let Storage::Cpu(storage) = &*storage else {
-            bail!("a CPU tensor is needed here")
-        };
+        let Storage::Cpu(storage) = &*storage else { bail!("a CPU tensor is needed here") };
         layout.contiguous_offsets() == Some((0, storage.as_slice::<f32>()?.len()))
     };
     if whole { Ok(x) } else { x.force_contiguous() }

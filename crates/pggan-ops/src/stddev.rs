@@ -344,7 +344,8 @@ mod tests {
 
     #[test]
     fn both_paths_agree() -> Result<()> {
-        for (n, size, parts) in [(4, 4, 1), (8, 4, 1), (16, 4, 2), (3, 4, 1), (6, 3, 1), (1, 4, 1)] {
+        for (n, size, parts) in [(4, 4, 1), (8, 4, 1), (16, 4, 2), (3, 4, 1), (6, 3, 1), (1, 4, 1)]
+        {
             let groups = Groups { size, parts };
             let (shape, out) = ([n, 4, 4, 5], [n, 4, 4, 6]);
             let x = tensor(&wave(&shape, 0.2), &shape)?;

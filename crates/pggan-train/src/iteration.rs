@@ -61,6 +61,8 @@ pub fn d_step(
     let latents =
         random::latents(seed, "latents of the discriminator's step", shown, n, size, &device)?;
     let fake = state.g.forward_only(&latents, None, stage.growth)?;
+    // The discriminator's passes are where memory peaks; what the generator keeps is quickly made again.
+    state.g.params().release();
     let mixing = random::mixing(seed, shown, n, &device)?;
     let (grads, report) =
         discriminator_step(&state.d, &real, &fake, &mixing, stage.growth, &config.loss)?;

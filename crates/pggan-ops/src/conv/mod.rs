@@ -6,7 +6,7 @@
 mod cpu;
 mod generic;
 
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{Result, Tensor, bail};
 
@@ -25,8 +25,8 @@ pub enum Resample {
 
 /// The weights of one convolution, ready to be applied in every direction.
 ///
-/// What the CPU kernels make of the weights (packed and transformed copies) is made on first use and kept for
-/// as long as the `Kernel` lives: make a new one whenever the weights have changed.
+/// What the CPU kernels make of the weights for the forward pass is made on first use and, where images are so small
+/// that this shows, kept until [`Kernel::release`]: make a new `Kernel` whenever the weights have changed.
 #[derive(Debug)]
 pub struct Kernel {
     weight: Tensor,
@@ -35,7 +35,7 @@ pub struct Kernel {
     out_channels: usize,
     in_channels: usize,
     size: usize,
-    packed: OnceLock<cpu::Packed>,
+    packed: Mutex<Option<Arc<cpu::Packed>>>,
 }
 
 impl Kernel {
@@ -56,7 +56,7 @@ impl Kernel {
             out_channels,
             in_channels,
             size,
-            packed: OnceLock::new(),
+            packed: Mutex::default(),
         })
     }
 
@@ -71,8 +71,16 @@ impl Kernel {
         if !slices::is_fast(x) {
             return generic::forward(x, &self.scaled()?, self.resample);
         }
-        let packed = self.packed()?;
-        let y = slices::read(x, |x| packed.forward(x, n, h, w))?;
+        let (spec, pixels) = (self.spec(), n * h * w);
+        let y = if cpu::reads_stored(spec, pixels) {
+            let scale = self.scale as f32;
+            slices::read(&self.weight, |weight| {
+                slices::read(x, |x| cpu::forward_stored(weight, x, spec, scale))
+            })??
+        } else {
+            let packed = self.packed(cpu::worth_keeping(pixels))?;
+            slices::read(x, |x| packed.forward(x, n, h, w))?
+        };
         let (h, w) = self.output_size(h, w);
         slices::tensor(y, &[n, h, w, self.out_channels])
     }
@@ -91,15 +99,10 @@ impl Kernel {
         if !slices::is_fast(dy) {
             return generic::input_grad(dy, &self.scaled()?, self.resample);
         }
-        let dx = if self.size == 1 {
-            let (spec, scale) = (self.spec(), self.scale as f32);
-            slices::read(&self.weight, |weight| {
-                slices::read(dy, |dy| cpu::dense_input_grad(weight, dy, spec, scale))
-            })??
-        } else {
-            let packed = self.packed()?;
-            slices::read(dy, |dy| packed.input_grad(dy, n, h, w))?
-        };
+        let (spec, scale) = (self.spec(), self.scale as f32);
+        let dx = slices::read(&self.weight, |weight| {
+            slices::read(dy, |dy| cpu::input_grad(weight, dy, n, h, w, spec, scale))
+        })??;
         slices::tensor(dx, &[n, h, w, self.in_channels])
     }
 
@@ -168,13 +171,24 @@ impl Kernel {
         }
     }
 
-    fn packed(&self) -> Result<&cpu::Packed> {
-        if let Some(packed) = self.packed.get() {
-            return Ok(packed);
+    /// Frees what the CPU kernels made of the weights; it is made again when it is wanted.
+    pub fn release(&self) {
+        self.packed.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    fn packed(&self, keep: bool) -> Result<Arc<cpu::Packed>> {
+        let packed = || self.packed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(packed) = &*packed() {
+            return Ok(packed.clone());
         }
-        let packed =
+        // Made outside the lock: its tasks may pick up others that want the same.
+        let made =
             slices::read(&self.weight, |w| cpu::Packed::new(w, self.scale as f32, self.spec()))?;
-        Ok(self.packed.get_or_init(|| packed))
+        let made = Arc::new(made);
+        if keep {
+            *packed() = Some(made.clone());
+        }
+        Ok(made)
     }
 
     fn scaled(&self) -> Result<Tensor> {

@@ -3,11 +3,12 @@
 use std::ops::Range;
 
 use pulp::{Arch, Simd, WithSimd};
+use rayon::prelude::*;
 
-use crate::cells::{self, Cell, Matrix};
 use super::filters::Filters;
 use super::scratch::Scratch;
 use super::simd::{self, Panel, Target, Widths};
+use crate::cells::{self, Cell, Matrix};
 
 /// Pixels of one task; a multiple of the register block's rows.
 const PIXELS: usize = 96;
@@ -65,6 +66,75 @@ impl WithSimd for Forward<'_> {
     }
 }
 
+/// Pixels up to which the stored weights are read as they are: packing them would cost more than the
+/// product.
+pub(super) const FEW: usize = 64;
+
+/// `[pixels, inputs]` to `[pixels, outputs]` for a few pixels, by the stored weights
+/// `[outputs][inputs]` times `scale`: the pixels are turned instead of the weights.
+pub(super) fn forward_few(
+    weight: &[f32],
+    x: &[f32],
+    inputs: usize,
+    outputs: usize,
+    scale: f32,
+) -> Vec<f32> {
+    let pixels = x.len() / inputs;
+    let widths = Widths::of_this_processor();
+    let panel = widths.panel.min(widths.padded(pixels));
+    let mut turned = Scratch::new(pixels.div_ceil(panel) * inputs * panel);
+    turned.par_chunks_mut(inputs * panel).zip(x.par_chunks(inputs * panel)).for_each(
+        |(turned, x)| {
+            for (k, row) in turned.chunks_exact_mut(panel).enumerate() {
+                row.fill(0.0);
+                row.iter_mut().zip(x[k..].iter().step_by(inputs)).for_each(|(y, x)| *y = *x);
+            }
+        },
+    );
+    let mut y = Matrix::new(pixels, outputs);
+    y.append(&[0, pixels], OUTPUTS, |_, columns, cell| {
+        let weight = &weight[columns.start * inputs..columns.end * inputs];
+        Arch::new().dispatch(Few { weight, inputs, turned: (&turned, panel), scale, cell });
+    });
+    y.into_vec()
+}
+
+struct Few<'a> {
+    /// The rows of this task.
+    weight: &'a [f32],
+    inputs: usize,
+    /// `[panel][input][pixel]`, and pixels of a panel.
+    turned: (&'a [f32], usize),
+    scale: f32,
+    cell: Cell<'a>,
+}
+
+impl WithSimd for Few<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(mut self, simd: S) {
+        let Self { weight, inputs, turned: (turned, width), scale, .. } = self;
+        let outputs = weight.len() / inputs;
+        let mut sums = Scratch::new(outputs * width);
+        for (block, turned) in turned.chunks_exact(inputs * width).enumerate() {
+            for first in (0..inputs).step_by(DEPTH) {
+                let depth = DEPTH.min(inputs - first);
+                let panel = Panel { data: &turned[first * width..], stride: width, width, depth };
+                let row = |o: usize| &weight[o * inputs + first..][..depth];
+                let target = Target { data: &mut sums, stride: width, add: first > 0 };
+                simd::product(simd, outputs, row, 1, panel, target);
+            }
+            for pixel in 0..width.min(self.cell.rows() - block * width) {
+                let row = self.cell.row(block * width + pixel);
+                for (out, sum) in row.iter_mut().zip(sums[pixel..].iter().step_by(width)) {
+                    *out = sum * scale;
+                }
+            }
+        }
+    }
+}
+
 /// The gradient `[pixels, inputs]` of the input, from `[pixels, outputs]` and the stored weights
 /// `[outputs][inputs]`, times `scale`.
 pub(super) fn input_grad(
@@ -81,7 +151,14 @@ pub(super) fn input_grad(
     let mut dx = Matrix::new(pixels, inputs);
     dx.append(&bounds, width.next_multiple_of(panel), |block, columns, cell| {
         let dy = &dy[bounds[block] * outputs..bounds[block + 1] * outputs];
-        Arch::new().dispatch(InputGrad { weight: (weight, inputs), dy, outputs, scale, columns, cell });
+        Arch::new().dispatch(InputGrad {
+            weight: (weight, inputs),
+            dy,
+            outputs,
+            scale,
+            columns,
+            cell,
+        });
     });
     dx.into_vec()
 }

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::ops::Range;
 
-use crate::cells::Matrix;
 use super::simd::Widths;
+use crate::cells::Matrix;
 
 /// Weights cut into panels of output channels: `[panel][input channel][tap][column]`. Every panel
 /// is as wide as a register block but the last, which is as wide as it must be, in whole vectors
@@ -25,8 +25,43 @@ impl fmt::Debug for Filters {
     }
 }
 
-/// Input channels packed by one task, at most.
-const BLOCK: usize = 16;
+/// Columns turned at a time: a line of the cache.
+const LINE: usize = 16;
+
+/// `0..count` in runs of [`LINE`]: where each starts, and its length.
+fn runs(count: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..count).step_by(LINE).map(move |first| (first, LINE.min(count - first)))
+}
+
+/// `out[r * stride + j] = row(j)[r] * scale` for `columns` rows, at most [`LINE`]: by way of a small
+/// buffer, so that source and target meet the memory in whole lines.
+fn turn<'a>(
+    columns: usize,
+    row: impl Fn(usize) -> &'a [f32],
+    scale: f32,
+    out: &mut [f32],
+    stride: usize,
+) {
+    const RUN: usize = 64;
+    let mut buffer = [[0f32; LINE]; RUN];
+    let len = row(0).len();
+    for first in (0..len).step_by(RUN) {
+        let some = RUN.min(len - first);
+        for j in 0..columns {
+            for (buffer, value) in buffer.iter_mut().zip(&row(j)[first..][..some]) {
+                buffer[j] = value * scale;
+            }
+        }
+        for (r, buffer) in buffer[..some].iter().enumerate() {
+            let out = &mut out[(first + r) * stride..];
+            if columns == LINE {
+                out[..LINE].copy_from_slice(buffer);
+            } else {
+                out[..columns].copy_from_slice(&buffer[..columns]);
+            }
+        }
+    }
+}
 
 impl Filters {
     /// From `[outputs][inputs][taps]`, times `scale`.
@@ -40,31 +75,33 @@ impl Filters {
         assert_eq!(weight.len(), outputs * inputs * taps);
         Self::build(outputs, inputs, taps, |columns, rows, block, width| {
             let at = |column: usize, row: usize| (column * inputs + row) * taps;
-            for (j, o) in columns.enumerate() {
-                let weight = &weight[at(o, rows.start)..at(o, rows.end)];
-                for (out, value) in block.iter_mut().skip(j).step_by(width).zip(weight) {
-                    *out = value * scale;
-                }
+            for (first, some) in runs(columns.len()) {
+                let row = |j: usize| {
+                    let o = columns.start + first + j;
+                    &weight[at(o, rows.start)..at(o, rows.end)]
+                };
+                turn(some, row, scale, &mut block[first..], width);
             }
         })
     }
 
-    /// The filters of the adjoint: inputs and outputs exchanged, taps turned by half a circle;
-    /// times `scale`.
-    pub(super) fn adjoint(&self, scale: f32) -> Self {
-        let taps = self.taps;
-        Self::build(self.inputs, self.outputs, taps, |columns, rows, block, width| {
-            for (j, input) in columns.enumerate() {
-                for tap in 0..taps {
-                    let out =
-                        block.iter_mut().skip((taps - 1 - tap) * width + j).step_by(taps * width);
-                    // A block of rows never reaches across panels: its length divides theirs.
-                    let panel = rows.start / self.widths.panel;
-                    let weight = &self.taps(panel, input)[tap * self.width(panel)..]
-                        [rows.start % self.widths.panel..];
-                    for (out, value) in out.zip(weight) {
-                        *out = value * scale;
-                    }
+    /// The filters of the adjoint, from the same weights `[inputs][outputs][taps]` (in terms of the
+    /// adjoint's own inputs and outputs): taps turned by half a circle; times `scale`.
+    pub(super) fn pack_adjoint(
+        weight: &[f32],
+        outputs: usize,
+        inputs: usize,
+        taps: usize,
+        scale: f32,
+    ) -> Self {
+        assert_eq!(weight.len(), outputs * inputs * taps);
+        Self::build(outputs, inputs, taps, |columns, rows, block, width| {
+            for (row, block) in rows.zip(block.chunks_exact_mut(taps * width)) {
+                let weight = &weight[(row * outputs + columns.start) * taps..];
+                let weight = &weight[..columns.len() * taps];
+                for (tap, out) in block.chunks_exact_mut(width).enumerate() {
+                    let weight = weight[taps - 1 - tap..].iter().step_by(taps);
+                    out.iter_mut().zip(weight).for_each(|(out, value)| *out = value * scale);
                 }
             }
         })
@@ -80,7 +117,7 @@ impl Filters {
     ) -> Self {
         let widths = Widths::of_this_processor();
         let filters = Self { inputs, outputs, taps, widths, data: Vec::new() };
-        let block = BLOCK.min(widths.panel);
+        let block = widths.panel;
         let blocks = inputs.div_ceil(block);
         let panels = outputs.div_ceil(widths.panel);
         let start = |panel: usize, row: usize| {

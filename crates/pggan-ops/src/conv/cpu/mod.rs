@@ -76,32 +76,60 @@ impl Packed {
     pub(crate) fn forward(&self, x: &[f32], n: usize, h: usize, w: usize) -> Vec<f32> {
         apply(&self.filters, self.spec.resample, x, Size { n, h, w })
     }
-
-    /// `dy` `[n, h', w', co]` to the gradient `[n, h, w, ci]` of an input of `h` x `w` pixels; of 3x3
-    /// kernels.
-    pub(crate) fn input_grad(&self, dy: &[f32], n: usize, h: usize, w: usize) -> Vec<f32> {
-        // The adjoint of repeating a pixel four times sums four, four times their mean; that of the
-        // mean repeats a quarter.
-        let (resample, factor) = match self.spec.resample {
-            Resample::Same => (Resample::Same, 1.0),
-            Resample::Up => (Resample::Down, 4.0),
-            Resample::Down => (Resample::Up, 0.25),
-        };
-        let size = Size { n, h, w }.after(self.spec.resample);
-        // Not kept: turning the weights round again costs little beside what they are turned round
-        // for, and would double the memory that they take.
-        apply(&self.filters.adjoint(factor), resample, dy, size)
-    }
 }
 
-/// The input's gradient of a 1x1 kernel, of which the weights are read as they are stored.
-pub(crate) fn dense_input_grad(weight: &[f32], dy: &[f32], spec: Spec, scale: f32) -> Vec<f32> {
+/// `dy` `[n, h', w', co]` to the gradient `[n, h, w, ci]` of an input of `h` x `w` pixels, by the
+/// weights `[co, ci, k, k]` as they are stored, times `scale`.
+///
+/// What the kernels make of them is not kept: it costs little beside the products, and would double
+/// the memory that a layer takes.
+pub(crate) fn input_grad(
+    weight: &[f32],
+    dy: &[f32],
+    n: usize,
+    h: usize,
+    w: usize,
+    spec: Spec,
+    scale: f32,
+) -> Vec<f32> {
+    let Spec { ci, co, k, resample } = spec;
+    assert_eq!(weight.len(), co * ci * k * k, "weights of another size");
+    if dy.is_empty() || ci == 0 {
+        return vec![0.0; n * h * w * ci];
+    }
+    if k == 1 {
+        return dense::input_grad(weight, dy, ci, co, scale);
+    }
+    // The adjoint of repeating a pixel four times sums four, four times their mean; that of the mean
+    // repeats a quarter.
+    let (turned, factor) = match resample {
+        Resample::Same => (Resample::Same, 1.0),
+        Resample::Up => (Resample::Down, 4.0),
+        Resample::Down => (Resample::Up, 0.25),
+    };
+    let adjoint = Filters::pack_adjoint(weight, ci, co, k * k, scale * factor);
+    apply(&adjoint, turned, dy, Size { n, h, w }.after(resample))
+}
+
+/// Whether the forward pass reads the weights as they are stored.
+pub(crate) fn reads_stored(spec: Spec, pixels: usize) -> bool {
+    spec.k == 1 && pixels <= dense::FEW
+}
+
+/// The forward pass where [`reads_stored`].
+pub(crate) fn forward_stored(weight: &[f32], x: &[f32], spec: Spec, scale: f32) -> Vec<f32> {
     let Spec { ci, co, .. } = spec;
     assert_eq!(weight.len(), co * ci, "weights of another size");
-    if dy.is_empty() || ci == 0 {
+    if x.is_empty() || co == 0 {
         return Vec::new();
     }
-    dense::input_grad(weight, dy, ci, co, scale)
+    dense::forward_few(weight, x, ci, co, scale)
+}
+
+/// Whether packed weights are worth keeping for another forward pass on so many pixels, given the
+/// memory that they take: packing costs about as much as multiplying with a few pixels.
+pub(crate) fn worth_keeping(pixels: usize) -> bool {
+    pixels < 1024
 }
 
 fn apply(filters: &Filters, resample: Resample, x: &[f32], size: Size) -> Vec<f32> {

@@ -146,6 +146,12 @@ impl Case {
         Size { n: self.naive.n, h: self.naive.h, w: self.naive.w }
     }
 
+    /// As [`super::input_grad`] finds it.
+    fn input_gradient(&self) -> Vec<f32> {
+        let Naive { spec, n, h, w } = self.naive;
+        input_grad(&self.weight, &self.dy, n, h, w, spec, self.scale)
+    }
+
     fn packed(&self) -> Packed {
         Packed::new(&self.weight, self.scale, self.naive.spec)
     }
@@ -200,14 +206,22 @@ fn every_way_agrees_with_the_definition() {
         };
         let limit = if spec.k == 1 { 1e-5 } else { 1e-4 };
         check("forward", &packed.forward(&case.x, n, h, w), &y, limit);
-        check("input_grad", &packed.input_grad(&case.dy, n, h, w), &dx, limit);
-        check("weight_grad", &weight_grad(&case.x, &case.dy, n, h, w, spec, scale), &dw, limit);
+        check("input_grad", &case.input_gradient(), &dx, limit);
+        let mut found = weight_grad(&case.x, &case.dy, n, h, w, spec, scale);
+        check("weight_grad", &found, &dw, limit);
+        add_weight_grad(&case.x, &case.dy, n, h, w, spec, scale, &mut found);
+        let twice: Vec<f64> = dw.iter().map(|v| 2.0 * v).collect();
+        check("add_weight_grad", &found, &twice, limit);
+        if reads_stored(spec, n * h * w) {
+            let found = forward_stored(&case.weight, &case.x, spec, scale);
+            check("forward_stored", &found, &y, limit);
+        }
         if spec.k == 3 {
             for (tile, limit) in [(winograd::Tile::Small, 1e-5), (winograd::Tile::Large, 1e-4)] {
                 let found = winograd::apply(&packed.filters, tile, spec.resample, &case.x, size);
                 check(&format!("{tile:?} forward"), &found, &y, limit);
-                let found = winograd::weight_grad(tile, spec, &case.x, &case.dy, size, scale);
-                check(&format!("{tile:?} weight_grad"), &found, &dw, limit);
+                let found = winograd::weight_grad(tile, spec, &case.x, &case.dy, size, scale, None);
+                check(&format!("{tile:?} weight_grad"), &found.unwrap(), &dw, limit);
             }
         }
     }
@@ -232,7 +246,7 @@ fn the_directions_are_adjoint() {
             }
             let case = Case::new(n, h, w, Spec { ci, co, k: 3, resample });
             let y = case.packed().forward(&case.x, n, h, w);
-            let dx = case.packed().input_grad(&case.dy, n, h, w);
+            let dx = case.input_gradient();
             let dw = weight_grad(&case.x, &case.dy, n, h, w, case.naive.spec, case.scale);
             let (a, b, c) = (dot(&y, &case.dy), dot(&case.x, &dx), dot(&case.weight, &dw));
             let size = (dot(&y, &y) * dot(&case.dy, &case.dy)).sqrt();
@@ -257,7 +271,7 @@ fn threads_change_no_bit() {
             ] {
                 let case = Case::new(n, h, w, Spec { ci, co, k: 3, resample });
                 results.push(case.packed().forward(&case.x, n, h, w));
-                results.push(case.packed().input_grad(&case.dy, n, h, w));
+                results.push(case.input_gradient());
                 results.push(weight_grad(&case.x, &case.dy, n, h, w, case.naive.spec, case.scale));
             }
             results
@@ -284,7 +298,7 @@ fn nothing_gives_nothing() {
             let case = Case::new(n, h, w, Spec { ci, co, k: 3, resample });
             let y = case.packed().forward(&case.x, n, h, w);
             assert!(y.len() == case.dy.len() && y.iter().all(|v| *v == 0.0));
-            let dx = case.packed().input_grad(&case.dy, n, h, w);
+            let dx = case.input_gradient();
             assert!(dx.len() == case.x.len() && dx.iter().all(|v| *v == 0.0));
             let dw = weight_grad(&case.x, &case.dy, n, h, w, case.naive.spec, 1.0);
             assert!(dw.len() == case.weight.len() && dw.iter().all(|v| *v == 0.0));

@@ -3,10 +3,11 @@
 //!
 //! Each computes a tile of outputs `y` from a window of inputs `x` and three weights `w` as `y =
 //! OUTPUT * m`, `m[b] = sum over products (a, b) of (INPUT * x)[a] * (FILTER * w)[product]`. F(m,
-//! 3) for the plain convolution is Winograd's (Lavin and Gray 2016), with the points 0, 1, -1,
-//! infinity, and 2, -2 for the larger tile. Doubling the resolution repeats every pixel, and
-//! halving it averages pairs: on either, the point -1 vanishes, and the values at 2 and -2 are
-//! multiples of one another. What is left are products with 5 (or 3) instead of 6 (or 4) points in
+//! 3) for the plain convolution is Winograd's (Lavin and Gray 2016), with the points 0, 1, -1 and
+//! infinity for the smaller tile, and 0, 3/4, -3/4, 3/2, -3/2 and infinity for the larger one: there
+//! the usual 1 and 2 would make the largest error three times as large. Doubling the resolution
+//! repeats every pixel, and halving it averages pairs: on either, with points 1, -1, 2, -2, the
+//! point -1 vanishes, and the values at 2 and -2 are multiples of one another. What is left are products with 5 (or 3) instead of 6 (or 4) points in
 //! each dimension and transforms at the lower resolution.
 
 use pulp::Simd;
@@ -98,10 +99,10 @@ macro_rules! algorithm {
     ($name:ident: [$input:literal -> $points:literal] $b:expr $(=> { $($input_methods:item)* })?,
      [$sums:literal -> $out:literal] $a:expr $(=> { $($output_methods:item)* })?,
      [$products:literal] $g:expr) => {
-        #[allow(unused_imports, reason = "only for replaced methods")]
+        #[allow(unused_imports, clippy::wildcard_imports, reason = "only for some of them")]
         pub(super) mod $name {
             use pulp::Simd;
-            use super::Map;
+            use super::*;
 
             pub(in super::super) struct Input;
             impl Map<$input, $points> for Input {
@@ -121,70 +122,81 @@ macro_rules! algorithm {
     };
 }
 
+// The points of the larger tile, their squares, and 1 over the products of each one's distances from
+// the others.
+const A: f32 = 0.75;
+const B: f32 = 1.5;
+const AA: f32 = A * A;
+const BB: f32 = B * B;
+const AABB: f32 = AA * BB;
+const NEAR: f32 = 0.5 / (AA * (AA - BB));
+const FAR: f32 = 0.5 / (BB * (BB - AA));
+
 algorithm!(large_same:
     [6 -> 6] [
-        [4.0, 0.0, -5.0, 0.0, 1.0, 0.0],
-        [0.0, -4.0, -4.0, 1.0, 1.0, 0.0],
-        [0.0, 4.0, -4.0, -1.0, 1.0, 0.0],
-        [0.0, -2.0, -1.0, 2.0, 1.0, 0.0],
-        [0.0, 2.0, -1.0, -2.0, 1.0, 0.0],
-        [0.0, 4.0, 0.0, -5.0, 0.0, 1.0],
+        [AABB, 0.0, -AA - BB, 0.0, 1.0, 0.0],
+        [0.0, -A * BB, -BB, A, 1.0, 0.0],
+        [0.0, A * BB, -BB, -A, 1.0, 0.0],
+        [0.0, -B * AA, -AA, B, 1.0, 0.0],
+        [0.0, B * AA, -AA, -B, 1.0, 0.0],
+        [0.0, AABB, 0.0, -AA - BB, 0.0, 1.0],
     ] => {
         #[inline(always)]
         fn apply<S: Simd>(simd: S, x: [S::f32s; 6]) -> [S::f32s; 6] {
             let fma = |factor: f32, a, b| simd.mul_add_e_f32s(simd.splat_f32s(factor), a, b);
-            let (even, odd) = (fma(-4.0, x[2], x[4]), fma(-4.0, x[1], x[3]));
-            let (near, far) = (simd.sub_f32s(x[4], x[2]), simd.sub_f32s(x[3], x[1]));
+            let (even, odd) = (fma(-BB, x[2], x[4]), fma(-BB, x[1], x[3]));
+            let (even2, odd2) = (fma(-AA, x[2], x[4]), fma(-AA, x[1], x[3]));
             [
-                fma(4.0, x[0], fma(-5.0, x[2], x[4])),
-                simd.add_f32s(even, odd),
-                simd.sub_f32s(even, odd),
-                fma(2.0, far, near),
-                fma(-2.0, far, near),
-                fma(4.0, x[1], fma(-5.0, x[3], x[5])),
+                fma(AABB, x[0], fma(-AA - BB, x[2], x[4])),
+                fma(A, odd, even),
+                fma(-A, odd, even),
+                fma(B, odd2, even2),
+                fma(-B, odd2, even2),
+                fma(AABB, x[1], fma(-AA - BB, x[3], x[5])),
             ]
         }
     },
     [6 -> 4] [
         [1.0, 1.0, 1.0, 1.0, 1.0, 0.0],
-        [0.0, 1.0, -1.0, 2.0, -2.0, 0.0],
-        [0.0, 1.0, 1.0, 4.0, 4.0, 0.0],
-        [0.0, 1.0, -1.0, 8.0, -8.0, 1.0],
+        [0.0, A, -A, B, -B, 0.0],
+        [0.0, AA, AA, BB, BB, 0.0],
+        [0.0, A * AA, -A * AA, B * BB, -B * BB, 1.0],
     ] => {
         #[inline(always)]
         fn apply<S: Simd>(simd: S, m: [S::f32s; 6]) -> [S::f32s; 4] {
             let fma = |factor: f32, a, b| simd.mul_add_e_f32s(simd.splat_f32s(factor), a, b);
+            let mul = |factor: f32, a| simd.mul_f32s(simd.splat_f32s(factor), a);
             let (sum, difference) = (simd.add_f32s(m[1], m[2]), simd.sub_f32s(m[1], m[2]));
             let (sum2, difference2) = (simd.add_f32s(m[3], m[4]), simd.sub_f32s(m[3], m[4]));
             [
                 simd.add_f32s(simd.add_f32s(m[0], sum), sum2),
-                fma(2.0, difference2, difference),
-                fma(4.0, sum2, sum),
-                simd.add_f32s(fma(8.0, difference2, difference), m[5]),
+                fma(B, difference2, mul(A, difference)),
+                fma(BB, sum2, mul(AA, sum)),
+                fma(B * BB, difference2, fma(A * AA, difference, m[5])),
             ]
         }
 
         #[inline(always)]
         fn adjoint<S: Simd>(simd: S, y: [S::f32s; 4]) -> [S::f32s; 6] {
             let fma = |factor: f32, a, b| simd.mul_add_e_f32s(simd.splat_f32s(factor), a, b);
-            let (even, odd) = (simd.add_f32s(y[0], y[2]), simd.add_f32s(y[1], y[3]));
-            let (even2, odd2) = (fma(4.0, y[2], y[0]), fma(4.0, y[3], y[1]));
+            let (even, odd) = (fma(AA, y[2], y[0]), fma(AA, y[3], y[1]));
+            let (even2, odd2) = (fma(BB, y[2], y[0]), fma(BB, y[3], y[1]));
             [
                 y[0],
-                simd.add_f32s(even, odd),
-                simd.sub_f32s(even, odd),
-                fma(2.0, odd2, even2),
-                fma(-2.0, odd2, even2),
+                fma(A, odd, even),
+                fma(-A, odd, even),
+                fma(B, odd2, even2),
+                fma(-B, odd2, even2),
                 y[3],
             ]
         }
     },
     [6] [
-        [1.0 / 4.0, 0.0, 0.0],
-        [-1.0 / 6.0, -1.0 / 6.0, -1.0 / 6.0],
-        [-1.0 / 6.0, 1.0 / 6.0, -1.0 / 6.0],
-        [1.0 / 24.0, 1.0 / 12.0, 1.0 / 6.0],
-        [1.0 / 24.0, -1.0 / 12.0, 1.0 / 6.0],
+        [1.0 / AABB, 0.0, 0.0],
+        [NEAR, A * NEAR, AA * NEAR],
+        [NEAR, -A * NEAR, AA * NEAR],
+        [FAR, B * FAR, BB * FAR],
+        [FAR, -B * FAR, BB * FAR],
         [0.0, 0.0, 1.0],
     ]
 );
@@ -221,8 +233,16 @@ algorithm!(large_down:
     ] => {
         #[inline(always)]
         fn apply<S: Simd>(simd: S, x: [S::f32s; 6]) -> [S::f32s; 5] {
-            let [zero, one, _, two, minus_two, infinity] = super::large_same::Input::apply(simd, x);
-            [zero, one, two, minus_two, infinity]
+            let fma = |factor: f32, a, b| simd.mul_add_e_f32s(simd.splat_f32s(factor), a, b);
+            let (even, odd) = (fma(-4.0, x[2], x[4]), fma(-4.0, x[1], x[3]));
+            let (near, far) = (simd.sub_f32s(x[4], x[2]), simd.sub_f32s(x[3], x[1]));
+            [
+                fma(4.0, x[0], fma(-5.0, x[2], x[4])),
+                simd.add_f32s(even, odd),
+                fma(2.0, far, near),
+                fma(-2.0, far, near),
+                fma(4.0, x[1], fma(-5.0, x[3], x[5])),
+            ]
         }
     },
     [4 -> 2] [[1.0, 1.0, 1.0, 0.0], [0.0, 1.0, 4.0, 1.0]],

@@ -7,13 +7,13 @@ use rayon::prelude::*;
 
 use super::super::super::Resample;
 use super::super::Size;
-use crate::cells::{Cell, Matrix};
 use super::super::filters::Filters;
 use super::super::scratch::Scratch;
 use super::super::simd::{self, Panel, Target};
 use super::tiling::{Form, Pair, Tile, Tiling};
 use super::transform::{self, Images, Layout, Tiles};
 use super::{BLOCK, SKEW};
+use crate::cells::{Cell, Matrix};
 
 /// Tiles of one task at most; they share its mapped weights.
 const GROUP: usize = 192;
@@ -57,9 +57,9 @@ pub(in super::super) fn apply(
         if fused { filters.outputs } else { COLUMNS }.next_multiple_of(filters.widths.panel);
 
     // Tasks enough for many threads, but not so small that mapping the weights dominates.
-    let tasks =
-        TASKS.div_ceil(filters.outputs.div_ceil(width)).min(tiling.tiles().div_ceil(BLOCK / 2));
-    let groups = tiling.tiles().div_ceil(GROUP).max(tasks);
+    let tasks = TASKS.div_ceil(filters.outputs.div_ceil(width)).min(tiling.tiles() / (BLOCK / 2));
+    // An even number, so that two threads share them evenly.
+    let groups = tiling.tiles().div_ceil(GROUP).max(tasks).next_multiple_of(2);
     let rows = tiling.rows().div_ceil(groups);
     let chunk = if fused {
         tiling.rows()

@@ -8,12 +8,12 @@ use pulp::Simd;
 
 use super::super::super::Resample;
 use super::super::Size;
-use crate::cells::Cell;
 use super::super::simd::{Planes, Window, store};
 use super::algorithms::{
     Adjoint, Map, large_down, large_same, large_up, small_down, small_same, small_up,
 };
 use super::tiling::{Form, Tile, Tiling};
+use crate::cells::Cell;
 
 /// Distances, in floats, between points and between tiles.
 #[derive(Clone, Copy, Debug)]

@@ -6,18 +6,21 @@ use std::ops::Range;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::cells::{self, Cell, Matrix};
 use super::super::scratch::Scratch;
 use super::super::simd::{self, Panel, Target, Widths};
 use super::super::{Size, Spec};
 use super::tiling::{Form, Pair, Tile, Tiling};
 use super::transform::{self, Images, Layout, Tiles};
 use super::{BLOCK, SKEW};
+use crate::cells::{self, Cell, Matrix};
 
 /// Output channels of one task; a multiple of the register block's rows.
 const OUTPUTS: usize = 48;
 /// Points of input and gradient held at a time, in floats.
 const HELD: usize = 6 << 20;
+/// Tiles of a part at least: every part maps sums back to weights for itself, which is worth it
+/// where all would be one task.
+const PART: usize = 32;
 /// Tasks below which the tiles are cut into parts.
 const TASKS: usize = 16;
 
@@ -53,11 +56,12 @@ pub(in super::super) fn weight_grad(
     // are cut as well, by shape alone so that the sum's order never depends on the threads.
     let tiles = tiling.tiles();
     let tasks = inputs.div_ceil(widths.panel) * outputs.div_ceil(OUTPUTS);
-    let parts = TASKS.div_ceil(tasks).min(tiles.div_ceil(2 * BLOCK)).max(1);
+    let least = if tasks == 1 { PART } else { 3 * PART };
+    let parts = TASKS.div_ceil(tasks).min(tiles / least).max(1);
     if parts == 1 {
         return job.sum(0..tiles, HELD, into);
     }
-    let dw = cells::sum_of_parts(tiles, parts, BLOCK, |tiles| {
+    let dw = cells::sum_of_parts(tiles, parts, simd::ROWS, |tiles| {
         job.sum(tiles, HELD / parts.min(4), None).expect("a sum of its own is returned")
     });
     match into {
