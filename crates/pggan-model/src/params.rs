@@ -69,6 +69,31 @@ impl Params {
         Ok(())
     }
 
+    /// Changes parameters together with those of another network of the same shape: a running average.
+    ///
+    /// # Errors
+    /// Whatever `change` returns; if the networks differ; and if it changes a shape.
+    pub fn update_beside(
+        &mut self,
+        other: &mut Params,
+        mut change: impl FnMut(usize, &mut Param, &mut Tensor) -> Result<()>,
+    ) -> Result<()> {
+        if self.entries.len() != other.entries.len() {
+            bail!("networks of {} and {} parameters", self.entries.len(), other.entries.len());
+        }
+        for (i, (param, beside)) in self.entries.iter_mut().zip(&mut other.entries).enumerate() {
+            let shape = param.value.shape().clone();
+            (self.kernels[i], other.kernels[i]) = (OnceLock::new(), OnceLock::new());
+            change(i, param, &mut beside.value)?;
+            for value in [&param.value, &beside.value] {
+                if value.shape() != &shape {
+                    bail!("{}: {shape:?} cannot become {:?}", param.name, value.shape());
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Frees what the engine keeps beside the weights; it is made again when it is wanted.
     pub fn release(&self) {
         self.kernels.iter().filter_map(OnceLock::get).for_each(Kernel::release);

@@ -46,9 +46,10 @@ impl Adam {
         }
     }
 
-    /// Moves `p` against its gradient `g` and updates the moments: `m` (used only if β₁ > 0) and `v`.
+    /// Moves `p` against its gradient `g` and updates the moments: `m` (used only if β₁ > 0) and `v`. Before that,
+    /// `running` moves towards the `p` that was, as [`average`] does.
     ///
-    /// On the CPU in `f32` this is one pass, in place; elsewhere the tensors are replaced.
+    /// On the CPU in `f32`, without `m`, all of this is one pass, in place; elsewhere the tensors are replaced.
     ///
     /// # Errors
     /// If the shapes differ.
@@ -58,28 +59,18 @@ impl Adam {
         g: &Tensor,
         m: Option<&mut Tensor>,
         v: &mut Tensor,
+        running: Option<Running<'_>>,
     ) -> Result<()> {
         if p.dims() != g.dims() || p.dims() != v.dims() {
             candle_core::bail!("gradient {:?} for parameter {:?}", g.dims(), p.dims());
         }
-        let (size, root) = self.factors();
         if slices::is_fast(p) && m.is_none() {
-            let (beta2, epsilon) = (self.beta2 as f32, self.epsilon as f32);
-            let (size, root) = (size as f32, root as f32);
-            return slices::read(g, |g| {
-                slices::write(v, |v| {
-                    slices::write(p, |p| {
-                        let moments = v.par_chunks_mut(CHUNK).zip(g.par_chunks(CHUNK));
-                        p.par_chunks_mut(CHUNK).zip(moments).for_each(|(p, (v, g))| {
-                            for ((p, v), g) in p.iter_mut().zip(v).zip(g) {
-                                *v = beta2 * *v + (1.0 - beta2) * g * g;
-                                *p -= size * g / (v.sqrt() * root + epsilon);
-                            }
-                        });
-                    })
-                })
-            })??;
+            return self.update_in_place(p, g, v, running);
         }
+        if let Some(Running { value, beta }) = running {
+            average(value, p, beta)?;
+        }
+        let (size, root) = self.factors();
         *v = ((&*v * self.beta2)? + (g.sqr()? * (1.0 - self.beta2))?)?;
         let first = match m {
             Some(m) => {
@@ -91,6 +82,60 @@ impl Adam {
         let denominator = ((v.sqrt()? * root)? + self.epsilon)?;
         *p = (&*p - ((first / denominator)? * size)?)?;
         Ok(())
+    }
+
+    fn update_in_place(
+        &self,
+        p: &Tensor,
+        g: &Tensor,
+        v: &Tensor,
+        running: Option<Running<'_>>,
+    ) -> Result<()> {
+        let (size, root) = self.factors();
+        let (size, root) = (size as f32, root as f32);
+        let (beta2, epsilon) = (self.beta2 as f32, self.epsilon as f32);
+        let step = |p: &mut [f32], v: &mut [f32], g: &[f32]| {
+            for ((p, v), g) in p.iter_mut().zip(v).zip(g) {
+                *v = beta2 * *v + (1.0 - beta2) * g * g;
+                *p -= size * g / (v.sqrt() * root + epsilon);
+            }
+        };
+        slices::read(g, |g| {
+            slices::write(v, |v| {
+                slices::write(p, |p| {
+                    let parts = p.par_chunks_mut(CHUNK).zip(v.par_chunks_mut(CHUNK));
+                    let parts = parts.zip(g.par_chunks(CHUNK));
+                    let Some(Running { value, beta }) = running else {
+                        parts.for_each(|((p, v), g)| step(p, v, g));
+                        return Ok(());
+                    };
+                    let beta = beta as f32;
+                    slices::write(value, |running| {
+                        parts.zip(running.par_chunks_mut(CHUNK)).for_each(
+                            |(((p, v), g), running)| {
+                                toward(running, p, beta);
+                                step(p, v, g);
+                            },
+                        );
+                    })
+                })
+            })
+        })???
+    }
+}
+
+/// The running average of a parameter, and what it keeps of itself at each step.
+#[derive(Debug)]
+pub struct Running<'a> {
+    /// The average, of the parameter's shape.
+    pub value: &'a mut Tensor,
+    /// The share of itself that it keeps.
+    pub beta: f64,
+}
+
+fn toward(average: &mut [f32], p: &[f32], beta: f32) {
+    for (average, p) in average.iter_mut().zip(p) {
+        *average = p + (*average - p) * beta;
     }
 }
 
@@ -109,11 +154,8 @@ pub fn average(average: &mut Tensor, p: &Tensor, beta: f64) -> Result<()> {
     let beta = beta as f32;
     slices::read(p, |p| {
         slices::write(average, |average| {
-            average.par_chunks_mut(CHUNK).zip(p.par_chunks(CHUNK)).for_each(|(average, p)| {
-                for (average, p) in average.iter_mut().zip(p) {
-                    *average = p + (*average - p) * beta;
-                }
-            });
+            let parts = average.par_chunks_mut(CHUNK).zip(p.par_chunks(CHUNK));
+            parts.for_each(|(average, p)| toward(average, p, beta));
         })
     })?
 }
@@ -150,10 +192,13 @@ mod tests {
             for step in 1..=3 {
                 let adam = Adam { lr: 1e-2, beta1: 0.0, beta2: 0.99, epsilon: 1e-8, form, step };
                 let g = tensor(step as f64)?;
-                adam.update(&mut p, &g, None, &mut v)?;
-                adam.update(&mut p32, &g.to_dtype(DType::F32)?, None, &mut v32)?;
-                average(&mut a, &p, 0.9)?;
-                average(&mut a32, &p32, 0.9)?;
+                let mut apart = a32.copy()?;
+                average(&mut apart, &p32, 0.9)?;
+                let running = Some(Running { value: &mut a, beta: 0.9 });
+                adam.update(&mut p, &g, None, &mut v, running)?;
+                let running = Some(Running { value: &mut a32, beta: 0.9 });
+                adam.update(&mut p32, &g.to_dtype(DType::F32)?, None, &mut v32, running)?;
+                assert_eq!(apart.to_vec1::<f32>()?, a32.to_vec1::<f32>()?);
             }
             for (a, b) in [(&p, &p32), (&a, &a32), (&v, &v32)] {
                 let worst = (a - b.to_dtype(DType::F64)?)?.abs()?.max(0)?.to_scalar::<f64>()?;
@@ -170,7 +215,7 @@ mod tests {
             let (mut m, mut v) = (p.zeros_like()?, p.zeros_like()?);
             let g = Tensor::new(&[1e-3f32, -5.0, 100.0], &Device::Cpu)?;
             let adam = Adam { lr: 0.01, beta1, beta2: 0.99, epsilon: 1e-8, form, step: 1 };
-            adam.update(&mut p, &g, (beta1 > 0.0).then_some(&mut m), &mut v)?;
+            adam.update(&mut p, &g, (beta1 > 0.0).then_some(&mut m), &mut v, None)?;
             for (p, sign) in p.to_vec1::<f32>()?.iter().zip([-1.0, 1.0, -1.0]) {
                 assert!((p - sign * 0.01).abs() < 1e-5, "{p}");
             }

@@ -6,7 +6,7 @@ use tracing::trace_span;
 
 use crate::checkpoint::{Progress, State};
 use crate::config::Config;
-use crate::optim::{Optimizer, update_average};
+use crate::optim::{Average, Optimizer};
 use crate::schedule::Stage;
 use crate::step::{discriminator_step, generator_step};
 use crate::{Result, random};
@@ -36,7 +36,7 @@ pub fn begin(config: &Config, device: &Device) -> Result<State> {
     })
 }
 
-/// Moves the generator's average, then the discriminator, as the official code orders them.
+/// Moves the discriminator.
 ///
 /// # Shapes
 /// `pixels`: a minibatch of stored images, `[N, C, R, R]` in 0…255; `shown`: real images before it.
@@ -50,9 +50,6 @@ pub fn d_step(
     pixels: &[u8],
     shown: u64,
 ) -> Result<()> {
-    trace_span!("average", layer = "generator").in_scope(|| {
-        update_average(state.g_ema.params_mut(), state.g.params(), config.optim.ema_beta)
-    })?;
     let (device, n) = (state.g.params().device(), stage.minibatch);
     let (channels, r) = (config.model.channels, stage.growth.resolution());
     let real = pggan_ops::reals::normalize(pixels, channels, r, stage.growth.alpha);
@@ -72,7 +69,7 @@ pub fn d_step(
     Ok(())
 }
 
-/// Moves the generator.
+/// Moves the generator's average, then the generator.
 ///
 /// # Errors
 /// If the device is out of memory.
@@ -82,8 +79,17 @@ pub fn g_step(config: &Config, state: &mut State, stage: Stage, shown: u64) -> R
     let latents =
         random::latents(seed, "latents of the generator's step", shown, n, size, &device)?;
     let (grads, loss) = generator_step(&state.g, &state.d, &latents, stage.growth)?;
-    let norm = trace_span!("adam", layer = "generator")
-        .in_scope(|| state.g_optim.step(state.g.params_mut(), &grads, stage.learning_rate))?;
+    // The official code moves the average with every step of the discriminator, towards the generator before its
+    // own step: all those moves at once.
+    let average = Average {
+        params: state.g_ema.params_mut(),
+        beta: config.optim.ema_beta.powf(config.schedule.d_repeats as f64),
+        level: stage.growth.level,
+    };
+    let norm = trace_span!("adam", layer = "generator").in_scope(|| {
+        let (params, rate) = (state.g.params_mut(), stage.learning_rate);
+        state.g_optim.step_and_average(params, &grads, rate, average)
+    })?;
     state.progress.sums.generator(loss, norm);
     Ok(())
 }

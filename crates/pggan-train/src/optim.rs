@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 use pggan_model::{Grads, Params};
-use pggan_ops::adam::{Adam, Epsilon, sum_of_squares};
+use pggan_ops::adam::{self, Adam, Epsilon, Running};
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
@@ -104,15 +104,55 @@ impl Optimizer {
     /// # Errors
     /// If a gradient does not fit its parameter.
     pub fn step(&mut self, params: &mut Params, grads: &Grads, learning_rate: f64) -> Result<f64> {
-        let mut sum = 0.0;
-        for gradient in grads.iter().flatten() {
-            sum += sum_of_squares(gradient)?;
-        }
+        let sum = sum_of_squares(grads)?;
         if !sum.is_finite() {
             return Ok(sum);
         }
+        let step = self.next(learning_rate);
+        params.update(|i, _, value| match grads.get(i) {
+            Some(gradient) => {
+                step.update(value, gradient, self.first.get_mut(i), &mut self.second[i], None)
+            }
+            None => Ok(()),
+        })?;
+        Ok(sum.sqrt())
+    }
+
+    /// [`Optimizer::step`]; before it, the network's running average (paper, Appendix A.1) moves towards the
+    /// parameters that were, whatever the gradients: for Adam's parameters both are one pass.
+    ///
+    /// # Errors
+    /// If a gradient or the average does not fit.
+    pub fn step_and_average(
+        &mut self,
+        params: &mut Params,
+        grads: &Grads,
+        learning_rate: f64,
+        average: Average<'_>,
+    ) -> Result<f64> {
+        let sum = sum_of_squares(grads)?;
+        let step = sum.is_finite().then(|| self.next(learning_rate));
+        let Average { params: average, beta, level } = average;
+        params.update_beside(average, |i, param, value| {
+            if param.level().is_some_and(|l| l > level) {
+                return Ok(());
+            }
+            match step.zip(grads.get(i)) {
+                Some((step, gradient)) => {
+                    let (first, second) = (self.first.get_mut(i), &mut self.second[i]);
+                    let running = Some(Running { value, beta });
+                    step.update(&mut param.value, gradient, first, second, running)
+                }
+                None => adam::average(value, &param.value, beta),
+            }
+        })?;
+        Ok(if step.is_some() { sum.sqrt() } else { sum })
+    }
+
+    /// The constants of the step after all that have been taken.
+    fn next(&mut self, learning_rate: f64) -> Adam {
         self.steps += 1;
-        let adam = Adam {
+        Adam {
             lr: learning_rate,
             beta1: self.config.beta1,
             beta2: self.config.beta2,
@@ -122,23 +162,26 @@ impl Optimizer {
                 EpsilonForm::Paper => Epsilon::Paper,
             },
             step: self.steps,
-        };
-        params.update(|i, _, value| match grads.get(i) {
-            Some(gradient) => {
-                adam.update(value, gradient, self.first.get_mut(i), &mut self.second[i])
-            }
-            None => Ok(()),
-        })?;
-        Ok(sum.sqrt())
+        }
     }
 }
 
-/// Moves the running average of a generator towards it (paper, Appendix A.1).
-///
-/// # Errors
-/// If they are of different shapes.
-pub fn update_average(average: &mut Params, params: &Params, beta: f64) -> Result<()> {
-    let values: Vec<&Tensor> = params.iter().map(|p| &p.value).collect();
-    average.update(|i, _, value| pggan_ops::adam::average(value, values[i], beta))?;
-    Ok(())
+/// A network's running average, to move along with it.
+#[derive(Debug)]
+pub struct Average<'a> {
+    /// The average.
+    pub params: &'a mut Params,
+    /// What it keeps of itself.
+    pub beta: f64,
+    /// How far the network has grown: above, no parameter has ever moved, and the average is the same.
+    pub level: u32,
+}
+
+/// Of all gradients together; not finite if one of them is not.
+fn sum_of_squares(grads: &Grads) -> Result<f64> {
+    let mut sum = 0.0;
+    for gradient in grads.iter().flatten() {
+        sum += adam::sum_of_squares(gradient)?;
+    }
+    Ok(sum)
 }

@@ -201,17 +201,21 @@ impl BenchArgs {
         for case in cases {
             let mut best: Option<(f64, &String)> = None;
             for variant in &self.variants {
-                let seconds = self.peer(case, variant, 1)?.sec_med;
+                let seconds = self.peer(case, variant, 3)?.sec_med;
                 info!("{variant}: {seconds:.3} s");
                 if best.is_none_or(|(least, _)| seconds < least) {
                     best = Some((seconds, variant));
                 }
             }
-            let Some((_, variant)) = best else { bail!("--variants: at least one is needed") };
+            let Some((seconds, variant)) = best else {
+                bail!("--variants: at least one is needed")
+            };
+            // Short iterations are repeated within a turn, the same number for both.
+            let iters = ((0.3 / seconds).ceil() as usize).clamp(1, 10);
             let (mut ours, mut theirs) = (Vec::new(), Vec::new());
             for _ in 0..self.turns {
-                ours.push(self.in_child(case, 1)?);
-                theirs.push(self.peer(case, variant, 1)?);
+                ours.push(self.in_child(case, iters)?);
+                theirs.push(self.peer(case, variant, iters)?);
             }
             let seconds = median(ours.iter().map(|m| m.seconds));
             let peak = ours.iter().filter_map(|m| m.peak_mib).fold(0.0, f64::max);

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use pggan_model::{Discriminator, Generator, Grads, Growth, ModelConfig, Params};
-use pggan_train::optim::{EpsilonForm, OptimConfig, Optimizer, update_average};
+use pggan_train::optim::{Average, EpsilonForm, OptimConfig, Optimizer};
 use pggan_train::step::{LossConfig, discriminator_step, generator_step};
 
 type Tensors = BTreeMap<String, Tensor>;
@@ -189,9 +189,16 @@ fn three_steps() {
             let step = discriminator_step(&d, &real, &fake, &input("mix"), growth, &loss).unwrap();
             d_optim.step(d.params_mut(), &step.0, 0.001).unwrap();
             let (grads, _) = generator_step(&g, &d, &input("z_g"), growth).unwrap();
-            g_optim.step(g.params_mut(), &grads, 0.001).unwrap();
-            update_average(g_ema.params_mut(), g.params(), 0.999).unwrap();
+            let average = Average { params: g_ema.params_mut(), beta: 0.999, level: 4 };
+            g_optim.step_and_average(g.params_mut(), &grads, 0.001, average).unwrap();
         }
+        // The file's average moves after each step of the generator, the official one before it: one move is missing.
+        g_ema
+            .params_mut()
+            .update_beside(g.params_mut(), |_, p, g| {
+                pggan_ops::adam::average(&mut p.value, g, 0.999)
+            })
+            .unwrap();
         for (network, part, params) in
             [("G", "G", g.params()), ("D", "D", d.params()), ("G", "Gs", g_ema.params())]
         {
