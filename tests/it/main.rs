@@ -4,7 +4,9 @@
 
 mod architecture;
 mod bad_input;
+mod bench;
 mod common;
 mod datasets;
+mod import;
 mod pipeline;
 mod sandbox;

@@ -82,12 +82,32 @@ pub(crate) const JOBS: &[Job] = &[
     },
     Job {
         group: "Networks",
+        name: "import",
+        about: "Turn weights of another implementation into ours",
+        program: Program::Binary {
+            package: "pggan-train",
+            command: "import",
+            on_device: OnDevice::No,
+        },
+    },
+    Job {
+        group: "Networks",
         name: "bench",
         about: "Measure how fast training runs, and where its time goes",
         program: Program::Binary {
             package: "pggan-train",
             command: "bench",
             on_device: OnDevice::Yes,
+        },
+    },
+    Job {
+        group: "Project",
+        name: "golden",
+        about: "Check the networks and their training against numbers from elsewhere",
+        program: Program::Binary {
+            package: "pggan-train",
+            command: "golden",
+            on_device: OnDevice::No,
         },
     },
     Job {

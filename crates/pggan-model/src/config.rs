@@ -29,6 +29,10 @@ pub struct ModelConfig {
     pub normalize_latents: bool,
     /// Added under the root of pixel norm.
     pub pixelnorm_epsilon: f64,
+    /// Feature maps at 4x4, 8x8 and so on, where they don't follow the formula; empty where they do.
+    pub widths: Vec<usize>,
+    /// The generator's first layer has a bias for each of its 4x4 positions, as `pytorch_GAN_zoo` has it.
+    pub position_bias: bool,
 }
 
 impl Default for ModelConfig {
@@ -45,6 +49,8 @@ impl Default for ModelConfig {
             fused_scale: true,
             normalize_latents: true,
             pixelnorm_epsilon: 1e-8,
+            widths: Vec::new(),
+            position_bias: false,
         }
     }
 }
@@ -67,6 +73,10 @@ impl ModelConfig {
 
     /// The official code's `nf(stage)`.
     pub(crate) fn nf(&self, stage: u32) -> usize {
+        if !self.widths.is_empty() {
+            let level = (stage.max(1) - 1) as usize;
+            return self.widths.get(level).copied().unwrap_or(0);
+        }
         let maps = self.fmap_base as f64 / (f64::from(stage) * self.fmap_decay).exp2();
         (maps as usize).min(self.fmap_max)
     }
@@ -74,7 +84,8 @@ impl ModelConfig {
     /// Numbers that a generator of this shape has to learn.
     pub fn generator_parameters(&self) -> usize {
         let inputs = self.latent_size() + self.label_size;
-        let dense = inputs * 16 * self.fmaps(2) + self.fmaps(2);
+        let biases = if self.position_bias { 16 } else { 1 };
+        let dense = inputs * 16 * self.fmaps(2) + biases * self.fmaps(2);
         let levels = (2..=self.max_level()).map(|level| {
             let maps = self.fmaps(level);
             let conv0 = if level > 2 { (9 * self.fmaps(level - 1) + 1) * maps } else { 0 };
@@ -112,6 +123,13 @@ impl ModelConfig {
         }
         if !(1..=4).contains(&self.channels) {
             return fail("channels", self.channels.to_string(), "must be 1, 2, 3 or 4");
+        }
+        let (levels, maps) = (self.max_level() as usize - 1, &self.widths);
+        if !maps.is_empty()
+            && (maps.len() != levels || maps.iter().any(|w| !(1..=1 << 14).contains(w)))
+        {
+            let reason = "must be one number from 1 to 16384 for each resolution from 4x4 up";
+            return fail("widths", format!("{maps:?}"), reason);
         }
         if !(self.fmap_decay.is_finite() && self.fmap_decay >= 0.0) {
             return fail("fmap_decay", self.fmap_decay.to_string(), "must be at least 0");
@@ -163,6 +181,7 @@ mod tests {
         );
         check(ModelConfig { channels: 0, ..default() }, "model.channels = 0");
         check(ModelConfig { fmap_base: 256, ..default() }, "model.fmap_base = 256");
+        check(ModelConfig { widths: vec![8, 8], ..default() }, "model.widths = [8, 8]");
         check(ModelConfig { fmap_decay: f64::NAN, ..default() }, "model.fmap_decay = NaN");
     }
 }

@@ -58,8 +58,10 @@ impl Generator {
         let dense = Layer::new(
             &mut params,
             "level02.dense",
-            // One bias for each map, not for each of its 4x4 positions.
-            &Shape { outputs_per_bias: 16, ..Shape::dense(inputs, 16 * config.fmaps(2)) },
+            &Shape {
+                outputs_per_bias: if config.position_bias { 1 } else { 16 },
+                ..Shape::dense(inputs, 16 * config.fmaps(2))
+            },
             SQRT_2 / 4.0, // as the official code: its first version was a full 4x4 convolution
             Resample::Same,
             norm,
@@ -176,7 +178,11 @@ impl Generator {
             // A pass that is kept for its gradient precedes a change of the weights.
             self.dense.release(p);
         }
-        let mut x = self.dense.activate(p, unfold(&x)?)?;
+        let mut x = if self.config.position_bias {
+            self.dense.activate_biased(unfold(&self.dense.add_bias(p, x)?)?)?
+        } else {
+            self.dense.activate(p, unfold(&x)?)?
+        };
         let mut older = None; // the image of the level below
         for (i, block) in blocks.iter().enumerate() {
             let newest = i + 1 == blocks.len();
@@ -241,8 +247,10 @@ impl Generator {
             }
         }
         let delta = self.dense.unactivate(&dy, &out)?;
-        self.dense.bias_grad(&delta, &mut grads)?;
-        self.dense.weight_grad(p, &tape.latents, &fold(&delta)?, &mut grads)?;
+        let folded = fold(&delta)?;
+        let biased = if self.config.position_bias { &folded } else { &delta };
+        self.dense.bias_grad(biased, &mut grads)?;
+        self.dense.weight_grad(p, &tape.latents, &folded, &mut grads)?;
         Ok(grads)
     }
 

@@ -91,8 +91,11 @@ impl Layer {
 
     /// Bias and activation.
     pub(crate) fn activate(&self, params: &Params, x: Tensor) -> Result<Output> {
+        self.activate_with(params.value(self.bias), x)
+    }
+
+    fn activate_with(&self, bias: &Tensor, x: Tensor) -> Result<Output> {
         let _time = trace_span!("activation", layer = self.name).entered();
-        let bias = params.value(self.bias);
         match self.activation {
             Activation::Linear => Ok(Output { y: activation::add_bias(x, bias)?, factor: None }),
             Activation::LeakyRelu => {
@@ -103,6 +106,18 @@ impl Layer {
                 Ok(Output { y, factor: Some(factor) })
             }
         }
+    }
+
+    /// The bias alone.
+    pub(crate) fn add_bias(&self, params: &Params, x: Tensor) -> Result<Tensor> {
+        activation::add_bias(x, params.value(self.bias))
+    }
+
+    /// The activation of what has its bias.
+    pub(crate) fn activate_biased(&self, x: Tensor) -> Result<Output> {
+        let channels = x.dim(x.rank() - 1)?;
+        let none = Tensor::zeros(channels, x.dtype(), x.device())?;
+        self.activate_with(&none, x)
     }
 
     /// From the gradient of the output to that of the sum of convolution and bias.

@@ -3,7 +3,7 @@
 //! * [`ModelConfig`] says how wide and how deep; [`Growth`] how far the networks have grown.
 //! * [`Generator`] and [`Discriminator`] hold their parameters under ordered names and have explicit
 //!   passes: forward, backward and, for the gradient penalty, tangent. There is no autograd graph.
-//! * [`weights`] reads and writes them as safetensors.
+//! * [`weights`] reads and writes them as safetensors; [`import`] reads what other implementations wrote.
 //!
 //! The crate reads no clock, draws no random numbers and touches no files but weights.
 //!
@@ -27,6 +27,7 @@ mod discriminator;
 mod error;
 mod generator;
 mod growth;
+pub mod import;
 mod layers;
 mod params;
 pub mod weights;

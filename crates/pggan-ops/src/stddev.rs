@@ -209,7 +209,9 @@ impl Batch {
                         *sigma += (x - mean) * (x - mean) * share;
                     }
                 }
-                sigma.iter_mut().for_each(|sigma| *sigma = (*sigma + EPSILON as f32).sqrt());
+                for sigma in sigma.iter_mut() {
+                    *sigma = (*sigma + EPSILON as f32).sqrt();
+                }
             }
         });
         Pairs { data, len: self.len }

@@ -5,6 +5,7 @@ mod bench;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -15,6 +16,7 @@ use pggan_data::{PrepareOptions, Store};
 use pggan_train::config::{Config, PRESETS, Settings};
 use pggan_train::device;
 use pggan_train::generate::{self, Request, parse_seeds};
+use pggan_train::golden;
 use pggan_train::run_dir::{self, RunDir};
 use pggan_train::samples::Grid;
 use pggan_train::stats::duration;
@@ -40,6 +42,8 @@ enum Command {
     Train(Box<TrainArgs>),
     Generate(GenerateArgs),
     Bench(bench::BenchArgs),
+    Golden(GoldenArgs),
+    Import(ImportArgs),
 }
 
 /// Train a generator and a discriminator, growing both.
@@ -122,7 +126,8 @@ struct TrainArgs {
 #[command(after_help = "\
 Examples:
   cargo xtask generate --network runs/00000-fluent-emoji-32-quick --seeds 0-63 --dest out --grid 8x8
-  cargo xtask generate --network network-snapshot-000120.safetensors --seeds 7,12,100-109 --dest out")]
+  cargo xtask generate --network network-snapshot-000120.safetensors --seeds 7,12,100-109 --dest out
+  cargo xtask generate --network runs/00000-faces --latents z.safetensors --dest images.safetensors")]
 struct GenerateArgs {
     /// A snapshot, or the folder of a run (then its newest snapshot)
     #[arg(long, value_name = "FILE_OR_DIR")]
@@ -130,6 +135,10 @@ struct GenerateArgs {
     /// Which images, as 0,1,4-6
     #[arg(long, value_name = "LIST", default_value = "0-63")]
     seeds: String,
+    /// Instead of seeds: a safetensors file with latent vectors, `z` [N, latent] (and `labels` [N, classes]); the
+    /// images then go to one safetensors file, --dest, as `images` [N, C, R, R], neither rounded nor clipped
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["seeds", "grid"])]
+    latents: Option<PathBuf>,
     /// Folder for the images, seed0000.png and so on
     #[arg(long, value_name = "DIR", alias = "outdir")]
     dest: PathBuf,
@@ -144,13 +153,48 @@ struct GenerateArgs {
     threads: Option<usize>,
 }
 
+/// Turn weights of another implementation into a snapshot of ours.
+///
+/// Reads checkpoints of `pytorch_GAN_zoo` (.pth, both forms of torch.save). Nothing in the file is executed.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  cargo xtask import --source celebaHQ_s6_i80000-6196db68.pth --dest imported/celebahq-256
+  cargo xtask generate --network imported/celebahq-256 --seeds 0-63 --dest out --grid 8x8")]
+struct ImportArgs {
+    /// The file
+    #[arg(long, value_name = "FILE")]
+    source: PathBuf,
+    /// Folder for the snapshot
+    #[arg(long, value_name = "DIR")]
+    dest: PathBuf,
+}
+
+/// Check this implementation against numbers that another one made.
+///
+/// A row for each quantity: its largest relative error, what is allowed, and the verdict. Exit code 1 if one fails.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  cargo xtask golden tests/golden
+The folder's files say what they hold: NET_params.safetensors are weights under the official names, NET_forward what the
+networks make of given inputs, other files of NET the gradients of a step or the weights after three.")]
+struct GoldenArgs {
+    /// Folder of golden files
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
+}
+
 impl Cli {
-    pub(crate) fn run(self, console: &Console) -> Result<()> {
+    pub(crate) fn run(self, console: &Console) -> Result<ExitCode> {
         match self.command {
+            Command::Golden(args) => return args.run(),
+            Command::Import(args) => args.run(),
             Command::Train(args) => args.run(console),
             Command::Generate(args) => args.run(),
             Command::Bench(args) => args.run(),
-        }
+        }?;
+        Ok(ExitCode::SUCCESS)
     }
 }
 
@@ -303,6 +347,17 @@ impl GenerateArgs {
         let seeds = parse_seeds(&self.seeds).map_err(|e| anyhow::anyhow!("--seeds {e}"))?;
         let device = device::open(&self.device)?;
         let span = bar("{bar:30} {pos}/{len} images, {per_sec}, {eta} left");
+        if let Some(latents) = &self.latents {
+            let report = |done, all| {
+                span.pb_set_length(all as u64);
+                span.pb_set_position(done as u64);
+            };
+            let (network, dest) = (&self.network, &self.dest);
+            let n = generate::generate_from_latents(network, latents, dest, &device, report)?;
+            drop(span);
+            info!("wrote {n} images to {}", dest.display());
+            return Ok(());
+        }
         span.pb_set_length(seeds.len() as u64);
         let request =
             Request { network: &self.network, seeds: &seeds, dest: &self.dest, grid: self.grid };
@@ -314,6 +369,46 @@ impl GenerateArgs {
             info!("the last one: {}", last.display());
         }
         Ok(())
+    }
+}
+
+impl ImportArgs {
+    fn run(self) -> Result<()> {
+        use_threads(None)?;
+        let report = pggan_train::import::import(&self.source, &self.dest)?;
+        for note in &report.notes {
+            tracing::warn!("{note}");
+        }
+        let (r, alpha) = (report.resolution, report.alpha);
+        info!(
+            "imported a network of {r}x{r} pixels, alpha {alpha}, to {}",
+            report.snapshot.display()
+        );
+        info!("look at it: cargo xtask generate --network {} --dest out", self.dest.display());
+        Ok(())
+    }
+}
+
+impl GoldenArgs {
+    fn run(self) -> Result<ExitCode> {
+        use_threads(None)?;
+        let golden::Report { rows, skipped } = golden::check(&self.folder)?;
+        let failed = rows.iter().filter(|row| !row.ok()).count();
+        let mut text = String::new();
+        for row in &rows {
+            let verdict = if row.ok() { "ok" } else { "FAIL" };
+            let golden::Row { file, quantity, error, tolerance } = row;
+            let _ = writeln!(
+                text,
+                "{file:<28} {quantity:<52} {error:>8.1e} {tolerance:>8.0e}  {verdict}"
+            );
+        }
+        for name in &skipped {
+            let _ = writeln!(text, "{name:<28} not of a kind that is checked here");
+        }
+        let _ = writeln!(text, "{} quantities, {failed} wrong", rows.len());
+        print(&text)?;
+        Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 }
 

@@ -67,6 +67,58 @@ pub fn generate(
     Ok(files)
 }
 
+/// Generates from latent vectors in a file, for whoever compares numbers: reads `z` `[N, latent]`, and `labels`
+/// `[N, classes]` where the network has some, and writes `images` `[N, C, R, R]`, `f32`, neither rounded nor clipped.
+/// Returns how many.
+///
+/// # Errors
+/// If a file cannot be read or written, or the latents do not fit the network.
+pub fn generate_from_latents(
+    network: &Path,
+    latents: &Path,
+    dest: &Path,
+    device: &Device,
+    mut progress: impl FnMut(usize, usize),
+) -> Result<usize> {
+    let (g, header) = weights::read_generator(&find_snapshot(network)?, DType::F32, device)?;
+    let problem = |what: String| Error::Usage(format!("--latents {}: {what}", latents.display()));
+    let bytes = std::fs::read(latents).map_err(Error::io(latents))?;
+    let tensors = candle_core::safetensors::load_buffer(&bytes, device)
+        .map_err(|e| problem(format!("{e}; a safetensors file is needed")))?;
+    let (size, classes) = (g.config().latent_size(), g.config().label_size);
+    let find = |name: &str, width: usize| {
+        let wanted = format!("the network takes `{name}` of shape [N, {width}]");
+        match tensors.get(name) {
+            Some(t) if t.dims().len() == 2 && t.dims()[1] == width => Ok(t.to_dtype(DType::F32)?),
+            Some(t) => Err(problem(format!("`{name}` is {:?}, but {wanted}", t.dims()))),
+            None => Err(problem(format!("no tensor of that name, but {wanted}"))),
+        }
+    };
+    let z = find("z", size)?;
+    let labels = if classes > 0 { Some(find("labels", classes)?) } else { None };
+    let n = z.dim(0)?;
+    if n == 0 || labels.as_ref().is_some_and(|labels| labels.dims()[0] != n) {
+        return Err(problem(
+            "`z` and `labels` need the same number of rows, at least one".to_owned(),
+        ));
+    }
+    let mut images = Vec::with_capacity(n);
+    for i in 0..n {
+        let labels = labels.as_ref().map(|labels| labels.narrow(0, i, 1)).transpose()?;
+        images.push(g.generate(&z.narrow(0, i, 1)?, labels.as_ref(), header.growth())?);
+        progress(i + 1, n);
+    }
+    let images = Tensor::cat(&images, 0)?.to_device(&Device::Cpu)?;
+    let file = std::collections::BTreeMap::from([("images", images)]);
+    let bytes = safetensors::serialize(&file, None)
+        .map_err(|e| Error::Usage(format!("{}: {e}", dest.display())))?;
+    if let Some(folder) = dest.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+    }
+    weights::write_atomic(dest, &bytes).map_err(Error::io(dest))?;
+    Ok(n)
+}
+
 /// `0,1,4-6` as numbers.
 ///
 /// # Errors

@@ -8,7 +8,7 @@ use crate::checkpoint::{Progress, State};
 use crate::config::Config;
 use crate::optim::{Average, Optimizer};
 use crate::schedule::Stage;
-use crate::step::{discriminator_step, generator_step};
+use crate::step::{Batch, discriminator_step, generator_step};
 use crate::{Result, random};
 
 /// Networks as a run begins with them.
@@ -61,8 +61,8 @@ pub fn d_step(
     // The discriminator's passes are where memory peaks; what the generator keeps is quickly made again.
     state.g.params().release();
     let mixing = random::mixing(seed, shown, n, &device)?;
-    let (grads, report) =
-        discriminator_step(&state.d, &real, &fake, &mixing, stage.growth, &config.loss)?;
+    let batch = Batch { real: &real, fake: &fake, mixing: &mixing, labels: None };
+    let (grads, report) = discriminator_step(&state.d, batch, stage.growth, &config.loss)?;
     let norm = trace_span!("adam", layer = "discriminator")
         .in_scope(|| state.d_optim.step(state.d.params_mut(), &grads, stage.learning_rate))?;
     state.progress.sums.discriminator(&report, norm);
@@ -78,7 +78,8 @@ pub fn g_step(config: &Config, state: &mut State, stage: Stage, shown: u64) -> R
     let (seed, size) = (config.run.seed, config.model.latent_size());
     let latents =
         random::latents(seed, "latents of the generator's step", shown, n, size, &device)?;
-    let (grads, loss) = generator_step(&state.g, &state.d, &latents, stage.growth)?;
+    let (grads, loss) =
+        generator_step(&state.g, &state.d, &latents, None, stage.growth, &config.loss)?;
     // The official code moves the average with every step of the discriminator, towards the generator before its
     // own step: all those moves at once.
     let average = Average {

@@ -26,6 +26,8 @@ pub mod config;
 pub mod device;
 mod error;
 pub mod generate;
+pub mod golden;
+pub mod import;
 pub mod iteration;
 pub mod optim;
 pub mod random;

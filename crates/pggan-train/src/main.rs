@@ -1,4 +1,4 @@
-//! `pggan-train train | generate`: the flags, the log, the progress bar.
+//! `pggan-train train | generate | import | bench | golden`: the flags, the log, the progress bar.
 
 mod cli;
 mod console;
@@ -13,7 +13,7 @@ fn main() -> ExitCode {
     let console = console::init();
     let outcome = pggan_data::flags::parse::<cli::Cli>().map_err(anyhow::Error::msg);
     match outcome.and_then(|cli| cli.run(&console)) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(e) => {
             // The one line that says why the program ends.
             tracing::error!("{e:#}");

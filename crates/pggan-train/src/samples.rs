@@ -98,7 +98,7 @@ pub fn generate(g: &Generator, latents: &Tensor, growth: Growth) -> Result<Vec<V
 }
 
 /// From [-1, 1] to 0…255, rounded half to even, clipped.
-fn to_bytes(image: &Tensor) -> Result<Vec<u8>> {
+pub(crate) fn to_bytes(image: &Tensor) -> Result<Vec<u8>> {
     let values = image.to_device(&Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?;
     Ok(values
         .iter()

@@ -125,16 +125,12 @@ impl BenchArgs {
         for resolution in resolutions {
             let all: &[f64] = if resolution == 4 { &[1.0] } else { &[1.0, 0.5] };
             for &alpha in if self.alpha.is_empty() { all } else { &self.alpha } {
-                let case = match self.width {
-                    Some(width) => {
-                        let fits =
-                            if width < 512 { 16 } else { (512 / resolution.max(32)).min(16) };
-                        Case::of_width(width, resolution, self.batch.unwrap_or(fits), alpha)
-                    }
-                    None => {
-                        let batch = self.batch.unwrap_or(config.schedule.minibatch_at(resolution));
-                        Case::new(config.clone(), resolution, batch, alpha)
-                    }
+                let case = if let Some(width) = self.width {
+                    let fits = if width < 512 { 16 } else { (512 / resolution.max(32)).min(16) };
+                    Case::of_width(width, resolution, self.batch.unwrap_or(fits), alpha)
+                } else {
+                    let batch = self.batch.unwrap_or(config.schedule.minibatch_at(resolution));
+                    Case::new(config.clone(), resolution, batch, alpha)
                 };
                 let case = case.map_err(|e| anyhow::anyhow!("--{e}"))?;
                 cases.push(Case { iters: self.iters, ..case });

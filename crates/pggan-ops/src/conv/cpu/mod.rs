@@ -139,7 +139,13 @@ fn apply(filters: &Filters, resample: Resample, x: &[f32], size: Size) -> Vec<f3
     }
     match filters.taps {
         1 => dense::forward(filters, x),
-        _ => winograd::apply(filters, plan::tile(resample, size), resample, x, size),
+        _ => winograd::apply(
+            filters,
+            plan::tile(resample, size, filters.inputs, filters.outputs),
+            resample,
+            x,
+            size,
+        ),
     }
 }
 
@@ -191,6 +197,8 @@ fn gradient(
     }
     match k {
         1 => dense::weight_grad(x, dy, ci, co, scale, sum),
-        _ => winograd::weight_grad(plan::tile(resample, size), spec, x, dy, size, scale, sum),
+        _ => {
+            winograd::weight_grad(plan::tile(resample, size, ci, co), spec, x, dy, size, scale, sum)
+        }
     }
 }

@@ -8,15 +8,22 @@ use super::winograd::{self, Tile};
 /// `docs/PERFORMANCE.md`).
 const MAPPING: usize = 7;
 
+/// Channels below which the large tile is not taken: the transforms are then most of the work, the
+/// small tile is as fast and rounds less. Where the resolution changes the large tile rounds more.
+fn narrow(resample: Resample) -> usize {
+    if resample == Resample::Same { 32 } else { 33 }
+}
+
 /// The tile with the least work. The large one needs fewer products for each pixel, but more for
 /// each tile, of which a part lies outside small images, and more for each weight, which shows when
 /// there are few tiles.
-pub(super) fn tile(resample: Resample, size: Size) -> Tile {
+pub(super) fn tile(resample: Resample, size: Size, inputs: usize, outputs: usize) -> Tile {
     let work = |tile: Tile| {
         let (tiles, products) = winograd::count(tile, resample, size);
         products * (tiles + MAPPING)
     };
-    if work(Tile::Large) < work(Tile::Small) { Tile::Large } else { Tile::Small }
+    let wide = inputs.min(outputs) >= narrow(resample);
+    if wide && work(Tile::Large) < work(Tile::Small) { Tile::Large } else { Tile::Small }
 }
 
 #[cfg(test)]
@@ -24,10 +31,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn large_tiles_serve_all_but_few_pixels() {
+    fn large_tiles_serve_all_but_few_pixels_and_channels() {
         let check = |n: usize, edge: usize, resample: Resample, expected: Tile| {
             assert_eq!(
-                tile(resample, Size { n, h: edge, w: edge }),
+                tile(resample, Size { n, h: edge, w: edge }, 64, 64),
                 expected,
                 "{n} of {edge}x{edge}, {resample:?}"
             );
@@ -39,5 +46,9 @@ mod tests {
         check(16, 4, Resample::Up, Tile::Large);
         check(16, 8, Resample::Down, Tile::Large);
         check(16, 2, Resample::Down, Tile::Small);
+        let size = Size { n: 16, h: 16, w: 16 };
+        assert_eq!(tile(Resample::Same, size, 31, 64), Tile::Small);
+        assert_eq!(tile(Resample::Same, size, 64, 32), Tile::Large);
+        assert_eq!(tile(Resample::Up, size, 64, 32), Tile::Small);
     }
 }
