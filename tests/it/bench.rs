@@ -48,7 +48,7 @@ fn tables_and_profiles_are_for_people() {
 fn impossible_cases_are_refused() {
     let sandbox = Sandbox::new();
     for (args, expected) in [
-        (&["--width", "16", "--resolution", "12"][..], "resolution 12"),
+        (&["--width", "16", "--resolution", "12"][..], "resolution = 12"),
         (&["--width", "16", "--resolution", "8", "--batch", "6"], "batch 6"),
         (&["--width", "16", "--resolution", "4", "--alpha", "0.5"], "nothing is faded in"),
         (&["--width", "16", "--resolution", "8", "--alpha", "2"], "alpha 2"),

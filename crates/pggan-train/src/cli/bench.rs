@@ -132,8 +132,7 @@ impl BenchArgs {
                     let batch = self.batch.unwrap_or(config.schedule.minibatch_at(resolution));
                     Case::new(config.clone(), resolution, batch, alpha)
                 };
-                let case = case.map_err(|e| anyhow::anyhow!("--{e}"))?;
-                cases.push(Case { iters: self.iters, ..case });
+                cases.push(Case { iters: self.iters, ..case? });
             }
         }
         Ok(cases)

@@ -17,7 +17,7 @@ use crate::cells::{self, Cell, Matrix};
 /// Output channels of one task; a multiple of the register block's rows.
 const OUTPUTS: usize = 48;
 /// Points of input and gradient held at a time, in floats.
-const HELD: usize = 6 << 20;
+const HELD: usize = 4 << 20;
 /// Tiles of a part at least: every part maps sums back to weights for itself, which is worth it
 /// where all would be one task.
 const PART: usize = 32;
