@@ -46,11 +46,12 @@ fn check<N>(
     assert!(compared > 20, "only {compared} elements compared");
 }
 
-fn configs() -> [ModelConfig; 3] {
+fn configs() -> [ModelConfig; 4] {
     let fused = tiny(16);
     let unfused = ModelConfig { fused_scale: false, ..fused.clone() };
     let labelled = ModelConfig { label_size: 2, channels: 1, mbstd_group: 2, ..fused.clone() };
-    [fused, unfused, labelled]
+    let foreign = ModelConfig { widths: vec![5, 4, 3], position_bias: true, ..unfused.clone() };
+    [fused, unfused, labelled, foreign]
 }
 
 fn labels(config: &ModelConfig) -> Option<Tensor> {

@@ -3,6 +3,7 @@
 
 mod gradients;
 mod growth;
+mod import;
 mod shapes;
 mod weights;
 

@@ -56,7 +56,8 @@ fn fast_and_generic_path_train_alike() {
             for (fast, generic) in fast.iter().zip(generic) {
                 let off = (fast - generic).abs() / (1.0 + generic.abs());
                 // Rounding grows from step to step, as Adam divides small gradients by themselves.
-                assert!(off < 1e-4 * (step + 1) as f64, "{growth:?} step {step}: {fast} {generic}");
+                let allowed = 3e-4 * ((step + 1) as f64).powf(1.5);
+                assert!(off < allowed, "{growth:?} step {step}: {fast} {generic}");
             }
         }
         // And it does learn: the penalty has brought the norm towards 1.
