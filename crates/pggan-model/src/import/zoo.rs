@@ -130,6 +130,25 @@ impl Layers {
         Ok(())
     }
 
+    /// What both networks have at each of `count` resolutions: two convolutions above 4x4, and the way to or from
+    /// colours, by its name there, its name here, and its gain.
+    fn levels(
+        &self,
+        count: usize,
+        (theirs, ours, gain): (&str, &str, f64),
+        into: &mut Weights,
+    ) -> Result<(), ImportError> {
+        for i in 0..count {
+            let level = format!("level{:02}", i + 2);
+            for conv in (0..2).filter(|_| i > 0) {
+                let scale = format!("scaleLayers.{}.{conv}", i - 1);
+                self.layer(&scale, &format!("{level}.conv{conv}"), 1.0, into)?;
+            }
+            self.layer(&format!("{theirs}.{i}"), &format!("{level}.{ours}"), gain, into)?;
+        }
+        Ok(())
+    }
+
     fn generator(&self, widths: &[usize], position_bias: bool) -> Result<Weights, ImportError> {
         let mut weights = Weights::new();
         self.layer("formatLayer", "level02.dense", 4.0, &mut weights)?;
@@ -137,17 +156,7 @@ impl Layers {
             *bias = bias.reshape((widths[0], 16))?.narrow(1, 0, 1)?.flatten_all()?.contiguous()?;
         }
         self.layer("groupScale0.0", "level02.conv1", 1.0, &mut weights)?;
-        for i in 0..widths.len() {
-            let level = i + 2;
-            if i > 0 {
-                for conv in 0..2 {
-                    let theirs = format!("scaleLayers.{}.{conv}", i - 1);
-                    self.layer(&theirs, &format!("level{level:02}.conv{conv}"), 1.0, &mut weights)?;
-                }
-            }
-            let ours = format!("level{level:02}.to_rgb");
-            self.layer(&format!("toRGBLayers.{i}"), &ours, SQRT_2, &mut weights)?;
-        }
+        self.levels(widths.len(), ("toRGBLayers", "to_rgb", SQRT_2), &mut weights)?;
         Ok(weights)
     }
 
@@ -156,17 +165,7 @@ impl Layers {
         self.layer("groupScaleZero.0", "level02.conv", 1.0, &mut weights)?;
         self.layer("groupScaleZero.1", "level02.dense0", 1.0, &mut weights)?;
         self.layer("decisionLayer", "level02.dense1", SQRT_2, &mut weights)?;
-        for i in 0..widths.len() {
-            let level = i + 2;
-            if i > 0 {
-                for conv in 0..2 {
-                    let theirs = format!("scaleLayers.{}.{conv}", i - 1);
-                    self.layer(&theirs, &format!("level{level:02}.conv{conv}"), 1.0, &mut weights)?;
-                }
-            }
-            let ours = format!("level{level:02}.from_rgb");
-            self.layer(&format!("fromRGBLayers.{i}"), &ours, 1.0, &mut weights)?;
-        }
+        self.levels(widths.len(), ("fromRGBLayers", "from_rgb", 1.0), &mut weights)?;
         Ok(weights)
     }
 }
