@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use pggan_tests::{Sandbox, root};
+use pggan_tests::{Sandbox, binary, root};
 use safetensors::SafeTensors;
 
 fn fixture(name: &str) -> PathBuf {
@@ -58,6 +58,8 @@ fn a_checkpoint_of_the_zoo_gives_its_images() {
 
 #[test]
 fn hostile_files_are_refused_at_once() {
+    // Built before any clock starts.
+    binary("pggan-train");
     let sandbox = Sandbox::new();
     let good = fs::read(fixture("zoo-fading.pth")).unwrap();
     let zip = fs::read(fixture("zoo-stable.pth")).unwrap();
