@@ -1,0 +1,41 @@
+//! `import`: weights of another implementation.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+use tracing::info;
+
+/// Turn weights of another implementation into a snapshot of ours.
+///
+/// Reads checkpoints of `pytorch_GAN_zoo` (.pth, both forms of torch.save). Nothing in the file is executed.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  cargo xtask import --source celebaHQ_s6_i80000-6196db68.pth --dest imported/celebahq-256
+  cargo xtask generate --network imported/celebahq-256 --seeds 0-63 --dest out --grid 8x8")]
+pub(super) struct ImportArgs {
+    /// The file
+    #[arg(long, value_name = "FILE")]
+    source: PathBuf,
+    /// Folder for the snapshot
+    #[arg(long, value_name = "DIR")]
+    dest: PathBuf,
+}
+
+impl ImportArgs {
+    pub(super) fn run(self) -> Result<()> {
+        super::use_threads(None)?;
+        let report = pggan_train::import::import(&self.source, &self.dest)?;
+        for note in &report.notes {
+            tracing::warn!("{note}");
+        }
+        let (r, alpha) = (report.resolution, report.alpha);
+        info!(
+            "imported a network of {r}x{r} pixels, alpha {alpha}, to {}",
+            report.snapshot.display()
+        );
+        info!("look at it: cargo xtask generate --network {} --dest out", self.dest.display());
+        Ok(())
+    }
+}
