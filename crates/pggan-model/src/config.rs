@@ -27,12 +27,74 @@ pub struct ModelConfig {
     pub fused_scale: bool,
     /// Apply pixel norm to latent vectors.
     pub normalize_latents: bool,
+    /// That pixel norm runs over latents and labels side by side (the TensorFlow code's order), not over the
+    /// latents before the labels join them (the Theano code's). Without labels the two are the same.
+    pub normalize_labels: bool,
+    /// Multiply weights by `gain / sqrt(fan_in)` whenever a layer runs: the equalized learning rate (paper §4.1). Without
+    /// it they are drawn with that standard deviation and used as they are (the official `use_wscale = False`).
+    pub equalized: bool,
+    /// What follows the generator's hidden convolutions.
+    pub g_activation: Activation,
+    /// What keeps the generator's activations in bounds.
+    pub g_norm: GeneratorNorm,
+    /// What the generator's images go through last.
+    pub g_output: OutputActivation,
+    /// What follows the discriminator's hidden layers.
+    pub d_activation: Activation,
+    /// What keeps the discriminator's activations in bounds.
+    pub d_norm: DiscriminatorNorm,
+    /// Kernels of minibatch discrimination (Salimans et al. 2016) before the discriminator's last layer; 0 leaves the
+    /// layer out. Row (e*) of the paper's Table 1 has 100, and no minibatch stddev.
+    pub mbdisc_kernels: usize,
     /// Added under the root of pixel norm.
     pub pixelnorm_epsilon: f64,
     /// Feature maps at 4x4, 8x8 and so on, where they don't follow the formula; empty where they do.
     pub widths: Vec<usize>,
     /// The generator's first layer has a bias for each of its 4x4 positions, as `pytorch_GAN_zoo` has it.
     pub position_bias: bool,
+}
+
+/// A hidden layer's nonlinearity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Activation {
+    /// Of slope 0.2 below zero (paper, Appendix A.1).
+    LeakyRelu,
+    /// Of slope 0 below zero, as in rows (a) to (c) of the paper's Table 1.
+    Relu,
+}
+
+/// What the generator's images go through last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OutputActivation {
+    /// Nothing: nothing bounds the images.
+    Linear,
+    /// The hyperbolic tangent, after layers are blended, as in rows (a) to (c) of the paper's Table 1.
+    Tanh,
+}
+
+/// The normalization of the generator's hidden layers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GeneratorNorm {
+    /// Pixel norm after the activation (paper §4.2).
+    PixelNorm,
+    /// Batch norm between convolution and bias, as in rows (a) to (c) of the paper's Table 1: statistics of the batch in
+    /// training, their running averages in [`crate::Generator::generate`].
+    BatchNorm,
+    /// None, as in rows (d) to (f).
+    None,
+}
+
+/// The normalization of the discriminator's hidden 3x3 and dense layers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DiscriminatorNorm {
+    /// None (the paper's).
+    None,
+    /// Layer norm with one gain, between convolution and bias, as in rows (a) to (c) of the paper's Table 1.
+    LayerNorm,
 }
 
 impl Default for ModelConfig {
@@ -48,6 +110,14 @@ impl Default for ModelConfig {
             mbstd_group: 4,
             fused_scale: true,
             normalize_latents: true,
+            normalize_labels: true,
+            equalized: true,
+            g_activation: Activation::LeakyRelu,
+            g_norm: GeneratorNorm::PixelNorm,
+            g_output: OutputActivation::Linear,
+            d_activation: Activation::LeakyRelu,
+            d_norm: DiscriminatorNorm::None,
+            mbdisc_kernels: 0,
             pixelnorm_epsilon: 1e-8,
             widths: Vec::new(),
             position_bias: false,
@@ -151,6 +221,28 @@ impl ModelConfig {
         if !(self.pixelnorm_epsilon.is_finite() && self.pixelnorm_epsilon > 0.0) {
             let reason = "must be above 0";
             return fail("pixelnorm_epsilon", self.pixelnorm_epsilon.to_string(), reason);
+        }
+        if self.mbdisc_kernels > 1 << 12 {
+            let reason = "must be at most 4096";
+            return fail("mbdisc_kernels", self.mbdisc_kernels.to_string(), reason);
+        }
+        let usual = Self::default();
+        let pending = [
+            ("normalize_labels", self.normalize_labels == usual.normalize_labels),
+            ("equalized", self.equalized == usual.equalized),
+            ("g_activation", self.g_activation == usual.g_activation),
+            ("g_norm", self.g_norm == usual.g_norm),
+            ("g_output", self.g_output == usual.g_output),
+            ("d_activation", self.d_activation == usual.d_activation),
+            ("d_norm", self.d_norm == usual.d_norm),
+            ("mbdisc_kernels", self.mbdisc_kernels == usual.mbdisc_kernels),
+        ];
+        if let Some((field, _)) = pending.iter().find(|(_, usual)| !usual) {
+            return fail(field, "another value than the default".to_owned(), "is not built yet");
+        }
+        if self.position_bias && self.g_norm == GeneratorNorm::BatchNorm {
+            let reason = "goes with g_norm = \"pixel-norm\" or \"none\": batch norm's biases are one per map";
+            return fail("position_bias", "true".to_owned(), reason);
         }
         Ok(())
     }

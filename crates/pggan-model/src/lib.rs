@@ -32,7 +32,7 @@ mod layers;
 mod params;
 pub mod weights;
 
-pub use config::ModelConfig;
+pub use config::{Activation, DiscriminatorNorm, GeneratorNorm, ModelConfig, OutputActivation};
 pub use discriminator::{Deltas, Discriminator, Tape};
 pub use error::Error;
 pub use generator::{Generator, GeneratorTape};
