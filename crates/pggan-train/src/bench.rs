@@ -124,11 +124,10 @@ impl Case {
         let mut times = Vec::new();
         for _ in 0..=*iters {
             let start = Instant::now();
-            for _ in 0..config.schedule.d_repeats {
-                iteration::d_step(config, &mut state, stage, &pixels, shown)?;
+            for repeat in 0..config.schedule.d_repeats {
+                iteration::step(config, &mut state, stage, &pixels, shown, repeat)?;
                 shown += *batch as u64;
             }
-            iteration::g_step(config, &mut state, stage, shown)?;
             device.synchronize()?;
             times.push(start.elapsed().as_secs_f64());
         }

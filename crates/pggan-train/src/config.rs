@@ -4,10 +4,11 @@ use pggan_model::ModelConfig;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
+use crate::loss::LossConfig;
 use crate::optim::OptimConfig;
+use crate::presets::{self, ABLATIONS, PRESETS};
 use crate::samples::Grid;
 use crate::schedule::ScheduleConfig;
-use crate::step::LossConfig;
 use crate::{Error, Result};
 
 /// Everything that decides what a run computes.
@@ -38,6 +39,8 @@ pub struct DataConfig {
     pub content: String,
     /// Mirror every other image, by chance.
     pub mirror: bool,
+    /// Undo the rounding of pixels with noise of half a step to either side.
+    pub dequantize: bool,
 }
 
 /// What a run writes, and the seed of all its random numbers.
@@ -62,17 +65,6 @@ impl Default for RunConfig {
     }
 }
 
-/// The presets: name and content, the default first.
-pub const PRESETS: [(&str, &str); 7] = [
-    ("quick", include_str!("../presets/quick.toml")),
-    ("small", include_str!("../presets/small.toml")),
-    ("v1-1gpu", include_str!("../presets/v1-1gpu.toml")),
-    ("v2-1gpu", include_str!("../presets/v2-1gpu.toml")),
-    ("v2-2gpus", include_str!("../presets/v2-2gpus.toml")),
-    ("v2-4gpus", include_str!("../presets/v2-4gpus.toml")),
-    ("v2-8gpus", include_str!("../presets/v2-8gpus.toml")),
-];
-
 /// Settings on their way to a [`Config`]: whatever has been said so far.
 #[derive(Clone, Debug, Default)]
 pub struct Settings(Table);
@@ -83,16 +75,35 @@ impl Settings {
     /// # Errors
     /// If there is none of that name; the message lists them.
     pub fn preset(name: &str) -> Result<Self> {
-        let Some((_, text)) = PRESETS.iter().find(|(n, _)| *n == name) else {
-            let names: Vec<&str> = PRESETS.iter().map(|(name, _)| *name).collect();
-            let names = names.join(", ");
-            return Err(Error::Usage(format!(
-                "--preset {name}: there is none of that name; choose one of {names}"
-            )));
-        };
+        let text = presets::find(&PRESETS, name).map_err(|names| {
+            Error::Usage(match name.strip_suffix("-fp16") {
+                Some(base) => format!(
+                    "--preset {name}: 16-bit floats with loss scaling are not there; {base} trains in 32 bits"
+                ),
+                None => {
+                    format!("--preset {name}: there is none of that name; choose one of {names}")
+                }
+            })
+        })?;
         let mut settings = Self::parse(text, &format!("preset {name}"))?;
         settings.set("run.preset", Value::from(name))?;
         Ok(settings)
+    }
+
+    /// Lays an ablation over the settings, and adds it to the preset's name.
+    ///
+    /// # Errors
+    /// If there is none of that name; the message lists them.
+    pub fn ablate(&mut self, name: &str) -> Result<()> {
+        let text = presets::find(&ABLATIONS, name).map_err(|names| {
+            Error::Usage(format!(
+                "--ablate {name}: there is none of that name; choose some of {names}"
+            ))
+        })?;
+        self.merge(Self::parse(text, name)?);
+        let preset = self.0.get("run").and_then(|run| run.get("preset")).and_then(Value::as_str);
+        let preset = format!("{}-{name}", preset.unwrap_or_default());
+        self.set("run.preset", preset.into())
     }
 
     /// The settings of a TOML document; `origin` names it in errors.
@@ -239,15 +250,42 @@ fn one_line(error: &toml::de::Error) -> String {
 mod tests {
     use super::*;
 
+    /// Networks that are named and not built yet have settings all the same.
+    fn validate(config: &Config) {
+        if let Err(e) = config.validate() {
+            assert!(e.to_string().ends_with("is not built yet"), "{e}");
+        }
+    }
+
     #[test]
     fn every_preset_is_sound_and_says_only_what_differs() {
         for (name, _) in PRESETS {
             let config = Settings::preset(name).unwrap().resolve().unwrap();
-            config.validate().unwrap();
+            validate(&config);
             let again = Settings::parse(&config.to_toml(), "").unwrap().resolve().unwrap();
             assert_eq!(config, again);
             assert_eq!(config.run.preset, name);
         }
+    }
+
+    #[test]
+    fn ablations_lie_over_a_preset_and_name_the_run() {
+        let mut settings = Settings::preset("v2-1gpu").unwrap();
+        for (name, _) in ABLATIONS {
+            let before = settings.clone().resolve().unwrap();
+            settings.ablate(name).unwrap();
+            let after = settings.clone().resolve().unwrap();
+            validate(&after);
+            assert!(before.differences(&after).len() > 1, "{name} changes nothing but its name");
+        }
+        let config = settings.resolve().unwrap();
+        assert_eq!(
+            config.run.preset,
+            "v2-1gpu-nogrowing-nopixelnorm-nowscale-noleakyrelu-nosmoothing-norepeat-noreset"
+        );
+        let mut settings = Settings::preset("quick").unwrap();
+        let message = settings.ablate("nofun").unwrap_err().to_string();
+        assert!(message.contains("nofun") && message.contains("norepeat"), "{message}");
     }
 
     #[test]
@@ -265,6 +303,8 @@ mod tests {
         assert!(settings.resolve().unwrap_err().to_string().contains("unknown field `speed`"));
         let message = Settings::preset("v9").unwrap_err().to_string();
         assert!(message.contains("v9") && message.contains("v2-8gpus"), "{message}");
+        let message = Settings::preset("v2-1gpu-fp16").unwrap_err().to_string();
+        assert!(message.contains("v2-1gpu trains in 32 bits"), "{message}");
     }
 
     #[test]

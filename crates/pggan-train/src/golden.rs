@@ -17,11 +17,10 @@ use pggan_ops::stddev::{self, Groups};
 use pggan_ops::{activation, adam, mix, reals, resample};
 use serde::Deserialize;
 
+use crate::loss::{LossConfig, LossKind};
 use crate::optim::{Average, EpsilonForm, OptimConfig, Optimizer};
 use crate::schedule::{ByResolution, ScheduleConfig};
-use crate::step::{
-    Batch, DiscriminatorReport, LossConfig, LossKind, discriminator_step, generator_step,
-};
+use crate::step::{Batch, DiscriminatorReport, discriminator_step, generator_step};
 use crate::{Error, Result, samples};
 
 /// One comparison.

@@ -19,8 +19,21 @@ pub struct OptimConfig {
     pub epsilon: f64,
     /// Where it is added.
     pub epsilon_form: EpsilonForm,
-    /// What the generator's running average keeps of itself at each step of the discriminator.
+    /// What the generator's running average keeps of itself at a step; 0 for none: samples are made with the
+    /// generator itself.
     pub ema_beta: f64,
+    /// At whose steps it moves; with one step of the discriminator for each of the generator's it is the same.
+    pub ema_steps: Steps,
+}
+
+/// The steps of one of the networks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Steps {
+    /// The discriminator's, as in the official TensorFlow code.
+    Discriminator,
+    /// The generator's, as in the official Theano code.
+    Generator,
 }
 
 /// Where Adam adds its epsilon.
@@ -41,6 +54,7 @@ impl Default for OptimConfig {
             epsilon: 1e-8,
             epsilon_form: EpsilonForm::Official,
             ema_beta: 0.999,
+            ema_steps: Steps::Discriminator,
         }
     }
 }
@@ -175,6 +189,19 @@ pub struct Average<'a> {
     pub beta: f64,
     /// How far the network has grown: above, no parameter has ever moved, and the average is the same.
     pub level: u32,
+}
+
+impl Average<'_> {
+    /// Becomes what it is the average of.
+    ///
+    /// # Errors
+    /// If it is of another network.
+    pub fn take(self, params: &mut Params) -> Result<()> {
+        params.update_beside(self.params, |_, param, value| {
+            adam::average(value, &param.value, 0.0)
+        })?;
+        Ok(())
+    }
 }
 
 /// Of all gradients together; not finite if one of them is not.

@@ -7,6 +7,7 @@ use candle_core::{DType, Device, Tensor};
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution as _, StandardNormal, StandardUniform};
+use rayon::prelude::*;
 
 /// The random numbers of one purpose at one moment.
 pub fn stream(seed: u64, purpose: &str, images_shown: u64, index: u64) -> ChaCha8Rng {
@@ -65,6 +66,20 @@ pub fn mixing(
     Tensor::from_vec(values, (count, 1, 1, 1), device)?.to_dtype(DType::F32)
 }
 
+/// Undoes the rounding of pixels: adds U[-0.5, 0.5) steps of 1/255 of the range to each value of real images.
+///
+/// # Shapes
+/// `images`: `[N, R, R, C]` in [-1, 1], `size` values each.
+pub fn dequantize(seed: u64, images_shown: u64, size: usize, images: &mut [f32]) {
+    images.par_chunks_mut(size).enumerate().for_each(|(i, image)| {
+        let mut stream = stream(seed, "dequantization", images_shown, i as u64);
+        for value in image {
+            let noise: f32 = StandardUniform.sample(&mut stream);
+            *value += (noise - 0.5) * (2.0 / 255.0);
+        }
+    });
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,6 +111,22 @@ mod tests {
     fn samples_do_not_depend_on_their_batch() {
         let rows = |n| latents(7, "x", 0, n, 4, &Device::Cpu).unwrap().to_vec2::<f32>().unwrap();
         assert_eq!(rows(2)[..], rows(5)[..2]);
+    }
+
+    #[test]
+    fn dequantized_pixels_stay_within_half_a_step() {
+        let mut images = vec![0.25f32; 20_000];
+        dequantize(7, 0, 5000, &mut images);
+        let steps: Vec<f32> = images.iter().map(|x| (x - 0.25) * 127.5).collect();
+        assert!(steps.iter().all(|step| step.abs() <= 0.5001));
+        let mean = steps.iter().sum::<f32>() / 20_000.0;
+        let square = steps.iter().map(|x| x * x).sum::<f32>() / 20_000.0;
+        assert!(mean.abs() < 0.01 && (square - 1.0 / 12.0).abs() < 0.002, "{mean} {square}");
+        // Of each sample by itself, and of none other.
+        assert_ne!(images[..5000], images[5000..10_000]);
+        let mut first = vec![0.25f32; 5000];
+        dequantize(7, 0, 5000, &mut first);
+        assert_eq!(first, images[..5000]);
     }
 
     #[test]

@@ -47,7 +47,7 @@ impl<T: Copy> ByResolution<T> {
 pub struct ScheduleConfig {
     /// Thousands of real images until training ends.
     pub total_kimg: f64,
-    /// Resolution to begin at; that of the data means no growing.
+    /// Resolution to begin at; 0 means the final one, so that nothing grows.
     pub initial_resolution: usize,
     /// Thousands of images for which each resolution is trained before the next one fades in.
     pub training_kimg: f64,
@@ -61,10 +61,15 @@ pub struct ScheduleConfig {
     pub learning_rate_base: f64,
     /// Adam's learning rate, by resolution.
     pub learning_rate: ByResolution<f64>,
+    /// Thousands of images over which the learning rate rises to its full value, as `exp(-5 (1 - p)²)`; 0 for none.
+    pub rampup_kimg: f64,
     /// Iterations for which the schedule is looked up once.
     pub minibatch_repeats: usize,
     /// Steps of the discriminator for each of the generator.
     pub d_repeats: usize,
+    /// The generator's step sees the discriminator that its own step has moved; if not, both are moved at once, from
+    /// the same generated images.
+    pub separate_funcs: bool,
     /// Forget Adam's moments at both ends of each fade.
     pub reset_optimizer: bool,
     /// Thousands of images in a tick (a line of the log and a picture), where `tick_kimg` does not say otherwise.
@@ -86,8 +91,10 @@ impl Default for ScheduleConfig {
             minibatch: ByResolution::default(),
             learning_rate_base: 0.001,
             learning_rate: ByResolution::default(),
+            rampup_kimg: 0.0,
             minibatch_repeats: 4,
             d_repeats: 1,
+            separate_funcs: true,
             reset_optimizer: true,
             tick_kimg_base: 160.0,
             tick_kimg: ByResolution(resolutions.zip(ticks).collect()),
@@ -122,7 +129,7 @@ impl ScheduleConfig {
     pub fn stage_at(&self, max_level: u32, images: u64) -> Stage {
         let kimg = images as f64 / 1000.0;
         let phase = self.training_kimg + self.transition_kimg;
-        let levels = f64::from(max_level - self.initial_resolution.ilog2());
+        let levels = f64::from(max_level - self.initial_level(max_level));
         let index = if phase > 0.0 { (kimg / phase).floor() } else { 0.0 };
         let into = kimg - index * phase;
         let mut lod = levels - index;
@@ -138,9 +145,24 @@ impl ScheduleConfig {
             growth,
             lod,
             minibatch: self.minibatch_at(resolution),
-            learning_rate: self.learning_rate.at(resolution, self.learning_rate_base),
+            learning_rate: self.learning_rate.at(resolution, self.learning_rate_base)
+                * self.rampup(kimg),
             tick_images: ((tick_kimg * 1000.0).round() as u64).max(1),
         }
+    }
+
+    /// log2 of the resolution that networks which can grow to 2^`max_level` begin at.
+    pub fn initial_level(&self, max_level: u32) -> u32 {
+        if self.initial_resolution == 0 { max_level } else { self.initial_resolution.ilog2() }
+    }
+
+    /// Share of the learning rate that is reached.
+    fn rampup(&self, kimg: f64) -> f64 {
+        if kimg >= self.rampup_kimg {
+            return 1.0;
+        }
+        let missing = 1.0 - kimg / self.rampup_kimg;
+        (-5.0 * missing * missing).exp()
     }
 
     /// Images in a minibatch at a resolution.
@@ -162,21 +184,23 @@ impl ScheduleConfig {
             }
         };
         let (initial, full) = (self.initial_resolution, 1usize << max_level);
-        let fits = initial.is_power_of_two() && (4..=full).contains(&initial);
-        let needs = format!("must be a power of two from 4 to the full resolution, {full}");
+        let grows = initial != 0;
+        let fits = !grows || initial.is_power_of_two() && (4..=full).contains(&initial);
+        let needs =
+            format!("must be a power of two from 4 to the full resolution, {full}, or 0 for that");
         check(fits, "initial_resolution", &initial, &needs);
         for (key, kimg) in [
             ("total_kimg", self.total_kimg),
             ("training_kimg", self.training_kimg),
             ("transition_kimg", self.transition_kimg),
+            ("rampup_kimg", self.rampup_kimg),
         ] {
             let good = kimg.is_finite() && (0.0..1e9).contains(&kimg);
             check(good, key, &kimg, "must be from 0 to 1e9 (thousands of images)");
         }
         let phase = self.training_kimg + self.transition_kimg;
-        let grows = fits && initial < full;
         check(
-            !grows || phase > 0.0,
+            !(grows && fits && initial < full) || phase > 0.0,
             "training_kimg",
             &self.training_kimg,
             "a phase of growth must take some images",
@@ -188,7 +212,10 @@ impl ScheduleConfig {
             "must be at least 1",
         );
         check(self.d_repeats > 0, "d_repeats", &self.d_repeats, "must be at least 1");
-        for resolution in (2..=max_level).map(|level| 1usize << level).filter(|&r| r >= initial) {
+        let together = self.separate_funcs || self.d_repeats == 1;
+        check(together, "d_repeats", &self.d_repeats, "must be 1 where separate_funcs is false");
+        let first = if fits { self.initial_level(max_level) } else { 2 };
+        for resolution in (first..=max_level).map(|level| 1usize << level) {
             let batch = self.minibatch.at(resolution, self.minibatch_base);
             let key = format!("minibatch at {resolution}x{resolution}");
             let fits = batch > 0 && batch.is_multiple_of(mbstd_group.clamp(1, batch.max(1)));
@@ -270,8 +297,35 @@ mod tests {
     }
 
     #[test]
+    fn the_learning_rate_rises() {
+        let config = ScheduleConfig { rampup_kimg: 40.0, ..ScheduleConfig::default() };
+        for (kimg, share) in [(0, (-5f64).exp()), (20, (-1.25f64).exp()), (40, 1.0), (100, 1.0)] {
+            let rate = config.stage_at(5, kimg * 1000).learning_rate;
+            assert!((rate - 0.001 * share).abs() < 1e-15, "{kimg} {rate}");
+        }
+        assert_eq!(ScheduleConfig::default().stage_at(5, 0).learning_rate, 0.001);
+    }
+
+    #[test]
+    fn nothing_grows_where_it_begins_at_the_end() {
+        let config = ScheduleConfig {
+            initial_resolution: 0,
+            training_kimg: 0.0,
+            transition_kimg: 0.0,
+            ..ScheduleConfig::default()
+        };
+        assert!(config.problems(7, 4).is_empty());
+        for images in [0, 1_000_000, 20_000_000] {
+            let stage = config.stage_at(7, images);
+            assert_eq!((stage.growth, stage.interval()), (Growth::full(7), (0, 0)));
+        }
+    }
+
+    #[test]
     fn impossible_settings_are_all_named() {
         let config = ScheduleConfig {
+            d_repeats: 5,
+            separate_funcs: false,
             initial_resolution: 6,
             minibatch_base: 6,
             learning_rate_base: 0.0,
@@ -280,6 +334,7 @@ mod tests {
         let problems = config.problems(3, 4).join("\n");
         for words in [
             "initial_resolution = 6",
+            "d_repeats = 5: must be 1 where separate_funcs is false",
             "minibatch at 8x8 = 6: must be a multiple",
             "learning_rate at 8x8 = 0",
         ] {

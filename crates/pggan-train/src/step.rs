@@ -1,70 +1,11 @@
 //! One step of the discriminator, one of the generator: the mathematics, nothing else.
 
-use candle_core::{D, DType, Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 use candle_nn::ops::log_softmax;
 use pggan_model::{Discriminator, Generator, Grads, Growth};
 use pggan_ops::mix;
-use serde::{Deserialize, Serialize};
 
-/// The losses. The defaults are the paper's (Appendix A.1).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct LossConfig {
-    /// Which loss.
-    pub kind: LossKind,
-    /// Weight λ of the gradient penalty.
-    pub gradient_weight: f64,
-    /// Norm γ that the penalty asks of the gradient; 750 for CIFAR-10.
-    pub gradient_target: f64,
-    /// Weight of the real images' squared scores, which keeps scores from drifting away from 0.
-    pub drift: f64,
-    /// Weight of the labels' cross-entropy (AC-GAN), in networks with labels.
-    pub label_weight: f64,
-}
-
-/// What the scores are for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum LossKind {
-    /// Wasserstein distance with gradient penalty and drift.
-    WganGp,
-    /// Least squares: real images toward 1, generated ones toward 0. Penalty and drift have no part in it.
-    Lsgan,
-}
-
-impl Default for LossConfig {
-    fn default() -> Self {
-        Self {
-            kind: LossKind::WganGp,
-            gradient_weight: 10.0,
-            gradient_target: 1.0,
-            drift: 0.001,
-            label_weight: 1.0,
-        }
-    }
-}
-
-impl LossConfig {
-    /// What is wrong with these settings.
-    pub fn problems(&self) -> Vec<String> {
-        let Self { gradient_weight, gradient_target, drift, label_weight, .. } = *self;
-        let mut problems = Vec::new();
-        let weights = [
-            ("gradient_weight", gradient_weight),
-            ("drift", drift),
-            ("label_weight", label_weight),
-        ];
-        for (key, value) in weights {
-            if !(value.is_finite() && value >= 0.0) {
-                problems.push(format!("loss.{key} = {value}: must be at least 0"));
-            }
-        }
-        if !(gradient_target.is_finite() && gradient_target > 0.0) {
-            problems.push(format!("loss.gradient_target = {gradient_target}: must be above 0"));
-        }
-        problems
-    }
-}
+use crate::loss::{LossConfig, Moments};
 
 /// What a step of the discriminator saw, as means over the minibatch.
 #[derive(Clone, Copy, Debug)]
@@ -103,8 +44,8 @@ pub struct Batch<'a> {
 ///
 /// `mean( D(fake) − D(real) + λ/γ² (‖∇D(mixed)‖ − γ)² + ε D(real)² )`, `mixed = real + (fake − real) · mixing`;
 ///
-/// LSGAN: `mean( (D(real) − 1)² + D(fake)² ) / 2`. With labels, to either: the mean cross-entropy between them and
-/// the logits of real and of generated images.
+/// LSGAN: `mean( (D(real) − 1)² + D(fake)² ) / 2`, or with the labels the other way round ([`LossConfig::of_real`]).
+/// With classes, to each: the mean cross-entropy between them and the logits of real and of generated images.
 ///
 /// # Errors
 /// If the batch does not fit the network.
@@ -123,16 +64,9 @@ pub fn discriminator_step(
     let (outputs, tape) = d.forward(&Tensor::cat(&[real, fake], 0)?, growth, 2)?;
     let scores = outputs.narrow(1, 0, 1)?;
     let (real_scores, fake_scores) = (scores.narrow(0, 0, n)?, scores.narrow(0, n, n)?);
-    let (toward_real, toward_fake) = match loss.kind {
-        LossKind::WganGp => (
-            real_scores.affine(2.0 * loss.drift * per_sample, -per_sample)?,
-            fake_scores.affine(0.0, per_sample)?,
-        ),
-        LossKind::Lsgan => {
-            (real_scores.affine(per_sample, -per_sample)?, (&fake_scores * per_sample)?)
-        }
-    };
-    let mut toward = Tensor::cat(&[toward_real, toward_fake], 0)?;
+    let (of_real, of_fake) = (loss.of_real(), loss.of_fake());
+    let mut toward =
+        Tensor::cat(&[of_real.gradient(&real_scores)?, of_fake.gradient(&fake_scores)?], 0)?;
     let mut label_loss = 0.0;
     if let Some(labels) = labels {
         let twice = Tensor::cat(&[labels, labels], 0)?;
@@ -142,25 +76,18 @@ pub fn discriminator_step(
     }
     d.backward(tape, &toward, &mut grads)?;
 
-    let (real_mean, fake_mean) = (mean(&real_scores)?, mean(&fake_scores)?);
+    let (real_scores, fake_scores) = (Moments::of(&real_scores)?, Moments::of(&fake_scores)?);
     let mut report = DiscriminatorReport {
-        loss: label_loss,
-        real: real_mean,
-        fake: fake_mean,
+        loss: of_real.value(real_scores) + of_fake.value(fake_scores) + label_loss,
+        real: real_scores.mean,
+        fake: fake_scores.mean,
         mixed: 0.0,
         norm: 0.0,
     };
-    match loss.kind {
-        LossKind::WganGp => {
-            let penalty = penalty(d, batch, growth, loss, &mut grads)?;
-            let drift = loss.drift * mean(&real_scores.sqr()?)?;
-            (report.mixed, report.norm) = (penalty.score, penalty.norm);
-            report.loss += fake_mean - real_mean + penalty.loss + drift;
-        }
-        LossKind::Lsgan => {
-            let (off, fake) = ((real_scores - 1.0)?.sqr()?, fake_scores.sqr()?);
-            report.loss += 0.5 * (mean(&off)? + mean(&fake)?);
-        }
+    if loss.penalized() {
+        let penalty = penalty(d, batch, growth, loss, &mut grads)?;
+        (report.mixed, report.norm) = (penalty.score, penalty.norm);
+        report.loss += penalty.loss;
     }
     Ok((grads, report))
 }
@@ -189,18 +116,25 @@ fn penalty(
     let toward = scores.ones_like()?.pad_with_zeros(1, 0, classes)?;
     let (gradient, deltas) = d.image_grad_and_deltas(&tape, &toward)?;
     let norm = mix::norms(&gradient)?; // [n, 1]
-    let off = (&norm - loss.gradient_target)?;
+    let mut off = (&norm - loss.gradient_target)?;
+    if loss.one_sided {
+        off = off.relu()?;
+    }
     // v = dP/dg; where a gradient is exactly 0 its direction is undefined and v is taken as 0.
     let weight = loss.gradient_weight / loss.gradient_target.powi(2);
     let slope =
         ((&off / &norm.maximum(f64::from(f32::MIN_POSITIVE))?)? * (2.0 * weight / n as f64))?;
     let direction = mix::scale_samples(&gradient, &slope)?;
     d.penalty_grads(tape, deltas, &direction, grads)?;
-    Ok(Penalty { loss: weight * mean(&off.sqr()?)?, score: mean(&scores)?, norm: mean(&norm)? })
+    Ok(Penalty {
+        loss: weight * Moments::of(&off)?.square,
+        score: Moments::of(&scores)?.mean,
+        norm: Moments::of(&norm)?.mean,
+    })
 }
 
-/// The gradients of the generator's loss, and its value: `mean(−D(G(z)))` of WGAN-GP, `mean((D(G(z)) − 1)²) / 2` of
-/// LSGAN; with labels, the cross-entropy between them and the logits in addition.
+/// The gradients of the generator's loss, and its value: `mean(−D(G(z)))` of WGAN-GP, for LSGAN what the discriminator
+/// wants of real images; with labels, the cross-entropy between them and the logits in addition.
 ///
 /// # Shapes
 /// `latents`: `[N, latent]`; `labels`: `[N, classes]`, one-hot.
@@ -220,12 +154,8 @@ pub fn generator_step(
     let (outputs, d_tape) = d.forward(&fake, growth, 1)?;
     drop(fake);
     let scores = outputs.narrow(1, 0, 1)?;
-    let (mut value, mut toward) = match loss.kind {
-        LossKind::WganGp => (-mean(&scores)?, scores.affine(0.0, -per_sample)?),
-        LossKind::Lsgan => {
-            (0.5 * mean(&(&scores - 1.0)?.sqr()?)?, scores.affine(per_sample, -per_sample)?)
-        }
-    };
+    let wanted = loss.of_generated();
+    let (mut value, mut toward) = (wanted.value(Moments::of(&scores)?), wanted.gradient(&scores)?);
     if let Some(labels) = labels {
         let (entropy, gradient) = cross_entropy(&outputs, labels, loss.label_weight * per_sample)?;
         value += entropy;
@@ -251,8 +181,4 @@ fn cross_entropy(outputs: &Tensor, labels: &Tensor, weight: f64) -> Result<(f64,
     let gradient = ((log.exp()?.broadcast_mul(&labelled)? - labels)? * weight)?;
     let sum = (log * labels)?.sum_all()?.to_dtype(DType::F64)?.to_scalar::<f64>()?;
     Ok((-weight * sum, gradient))
-}
-
-fn mean(x: &Tensor) -> Result<f64> {
-    x.flatten_all()?.mean(D::Minus1)?.to_dtype(DType::F64)?.to_scalar()
 }

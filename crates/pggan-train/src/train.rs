@@ -114,12 +114,9 @@ pub fn train(job: &Job<'_>, mut report: impl FnMut(Position)) -> Result<Outcome>
         let mut shown = images;
         for repeat in 0..repeats {
             let batch = loader.next().expect("as many batches as steps")?;
-            iteration::d_step(config, &mut state, stage, &batch.pixels, shown)?;
+            iteration::step(config, &mut state, stage, &batch.pixels, shown, repeat)?;
             loader.recycle(batch);
             shown += stage.minibatch as u64;
-            if (repeat + 1) % schedule.d_repeats == 0 {
-                iteration::g_step(config, &mut state, stage, shown)?;
-            }
         }
         state.progress.images = shown;
         report(clock.position(config, stage, shown));

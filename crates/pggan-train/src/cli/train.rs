@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use pggan_data::Store;
-use pggan_train::config::{Config, PRESETS, Settings};
+use pggan_train::config::{Config, Settings};
 use pggan_train::device;
+use pggan_train::presets::PRESETS;
 use pggan_train::run_dir::{self, RunDir};
 use pggan_train::samples::Grid;
 use pggan_train::stats::duration;
@@ -45,10 +46,15 @@ pub(super) struct TrainArgs {
     /// Folder of runs; each run makes a folder of its own in it [default: runs/]
     #[arg(long, value_name = "DIR", alias = "output_dir")]
     outdir: Option<PathBuf>,
-    /// Settings to start from: quick, small (for CPUs), v1-1gpu, v2-1gpu, v2-2gpus, v2-4gpus, v2-8gpus
-    /// (the official code's) [default: quick]
+    /// Settings to start from: quick, small (for CPUs); the official code's v1-1gpu, v2-1gpu, v2-2gpus, v2-4gpus,
+    /// v2-8gpus; the paper's celebahq, lsun, lsun-full, cifar10, and table1-a, -b, -c, -d, -e-star, -e, -f, -g, -h
+    /// [default: quick]
     #[arg(long, value_name = "NAME", alias = "cfg")]
     preset: Option<String>,
+    /// Leave out a part of the method, as the official code's switches: nogrowing, nopixelnorm, nowscale, noleakyrelu,
+    /// nosmoothing, norepeat, noreset
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    ablate: Vec<String>,
     /// TOML file with settings, laid over the preset
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -170,6 +176,9 @@ impl TrainArgs {
             (None, Some(recorded)) => Settings::parse(&recorded.to_toml(), "config.toml")?,
             (preset, _) => Settings::preset(preset.as_deref().unwrap_or(PRESETS[0].0))?,
         };
+        for name in &self.ablate {
+            settings.ablate(name)?;
+        }
         if let Some(path) = &self.config {
             let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
             settings.merge(Settings::parse(&text, &path.display().to_string())?);
@@ -251,7 +260,7 @@ fn dry_run(config: &Config, store: &Store) -> Result<()> {
     );
     let schedule = &config.schedule;
     let mut kimg = 0.0;
-    for level in schedule.initial_resolution.ilog2()..=max_level {
+    for level in schedule.initial_level(max_level)..=max_level {
         let (r, (g, d)) = (1u32 << level, config.model.multiplications(level));
         let stage = schedule.stage_at(max_level, (kimg * 1000.0) as u64);
         let (batch, rate) = (stage.minibatch, stage.learning_rate);

@@ -2,9 +2,10 @@
 
 use candle_core::{DType, Device, Tensor};
 use pggan_model::{Discriminator, Generator, Growth, ModelConfig};
+use pggan_train::loss::LossConfig;
 use pggan_train::optim::{Average, OptimConfig, Optimizer};
 use pggan_train::random;
-use pggan_train::step::{Batch, LossConfig, discriminator_step, generator_step};
+use pggan_train::step::{Batch, discriminator_step, generator_step};
 
 /// Losses of discriminator and generator over some steps, and norms of the penalty's gradients.
 fn curve(dtype: DType, growth: Growth) -> Vec<[f64; 3]> {

@@ -4,3 +4,4 @@
 
 mod curves;
 mod golden;
+mod losses;
