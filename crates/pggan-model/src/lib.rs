@@ -29,6 +29,7 @@ mod generator;
 mod growth;
 pub mod import;
 mod layers;
+mod layout;
 mod params;
 pub mod weights;
 

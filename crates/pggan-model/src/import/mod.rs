@@ -1,16 +1,23 @@
 //! Weights that other implementations wrote, as networks of ours.
 //!
 //! Nothing that a file says is ever executed: pickles are read as data (see `pickle`), and one that asks for anything
-//! but data is refused.
+//! but data is refused. Each implementation has its module, which says how its layers become ours.
 
+mod array;
+mod gandissect;
+mod genforce;
+mod mmgen;
+mod numpy;
+mod nvidia;
 mod pickle;
+mod state;
 mod torch;
 mod zoo;
 
-use std::collections::BTreeMap;
-
 use candle_core::{DType, Device, Tensor};
 
+use self::state::State;
+use crate::layout::{DLayer, GLayer};
 use crate::{Discriminator, Generator, Growth, ModelConfig, Params};
 
 /// Why weights cannot be imported.
@@ -44,28 +51,45 @@ pub enum ImportError {
     Tensor(#[from] candle_core::Error),
 }
 
-/// Tensors by our parameters' names.
-type Weights = BTreeMap<String, Tensor>;
+type Result<T, E = ImportError> = std::result::Result<T, E>;
+
+/// A layer's weight and bias, in the layout and with the constants that ours has.
+type Weights = (Tensor, Tensor);
+
+/// Which of a file's two generators.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Which {
+    Trained,
+    /// Its running average.
+    Average,
+}
 
 /// What a foreign file holds, in our terms.
-struct Foreign {
+struct Summary {
     config: ModelConfig,
-    g: Weights,
-    g_ema: Weights,
-    d: Option<Weights>,
-    level: u32,
-    alpha: f64,
+    growth: Growth,
+    average: bool,
+    discriminator: bool,
     notes: Vec<String>,
+}
+
+/// A file of weights of another implementation.
+trait Foreign {
+    fn summary(&self) -> Result<Summary>;
+
+    fn g(&self, which: Which, layer: GLayer) -> Result<Weights>;
+
+    fn d(&self, layer: DLayer) -> Result<Weights>;
 }
 
 /// Networks from a foreign file.
 #[derive(Debug)]
 pub struct Imported {
-    /// The generator as it was trained.
+    /// The generator as it was trained; its average where the file has nothing else.
     pub g: Generator,
     /// Its running average; the same where the file has none.
     pub g_ema: Generator,
-    /// The discriminator; fresh (see `notes`) where the file has none.
+    /// The discriminator; all zeros (see `notes`) where the file has none.
     pub d: Discriminator,
     /// How far they had grown.
     pub growth: Growth,
@@ -73,53 +97,95 @@ pub struct Imported {
     pub notes: Vec<String>,
 }
 
-/// Reads a file of weights: a checkpoint of `pytorch_GAN_zoo` (`.pth`, in either form of `torch.save`).
+/// Reads a file of weights, whatever its name: NVIDIA's pickles (TensorFlow's and Theano's networks), and what
+/// `torch.save` or safetensors hold of `pytorch_GAN_zoo`, genforce, mmgeneration and gandissect.
 ///
 /// # Errors
 /// [`ImportError`]; hostile files end here too, soon and without running anything.
-pub fn read(bytes: &[u8]) -> Result<Imported, ImportError> {
-    let archive = torch::Archive::read(bytes)?;
-    if !zoo::recognize(&archive) {
-        let reason = "its weights are of no implementation that is known here: pytorch_GAN_zoo's have `netG` and `config`";
+pub fn read(bytes: &[u8]) -> Result<Imported> {
+    let foreign = open(bytes)?;
+    let Summary { config, growth, average, discriminator, mut notes } = foreign.summary()?;
+    config.validate()?;
+    // Every number takes two bytes at least, so a shape that is a lie costs no memory.
+    if config.generator_parameters() > bytes.len() / 2 {
+        let reason = "its networks have more weights than it holds numbers";
         return Err(ImportError::Format(reason.to_owned()));
     }
-    let foreign = zoo::convert(&archive)?;
-    foreign.config.validate()?;
-    let mut notes = foreign.notes;
-    let nothing = &mut |_: &str, _: &mut [f32]| ();
-    let generator = |weights: &Weights| {
-        let mut g = Generator::new(&foreign.config, DType::F32, &Device::Cpu, &mut |_, _| ())?;
-        fill(g.params_mut(), weights)?;
-        Ok::<_, ImportError>(g)
+    let generator = |which: Which| -> Result<Generator> {
+        let mut g = Generator::new(&config, DType::F32, &Device::Cpu, &mut |_, _| ())?;
+        let layers = GLayer::all(config.max_level()).map(|layer| (layer, layer.name()));
+        fill(g.params_mut(), layers, |layer| foreign.g(which, layer))?;
+        Ok(g)
     };
-    let (g, g_ema) = (generator(&foreign.g)?, generator(&foreign.g_ema)?);
-    let mut d = Discriminator::new(&foreign.config, DType::F32, &Device::Cpu, nothing)?;
-    match &foreign.d {
-        Some(weights) => fill(d.params_mut(), weights)?,
-        None => {
-            notes.push("it has no discriminator: ours is all zeros, so generate only".to_owned());
-        }
+    let g = generator(Which::Trained)?;
+    let g_ema = if average { generator(Which::Average)? } else { g.duplicate()? };
+    let mut d = Discriminator::new(&config, DType::F32, &Device::Cpu, &mut |_, _| ())?;
+    if discriminator {
+        let layers = DLayer::all(config.max_level()).map(|layer| (layer, layer.name()));
+        fill(d.params_mut(), layers, |layer| foreign.d(layer))?;
+    } else {
+        notes.push("it brings no discriminator: ours is all zeros, so generate only".to_owned());
     }
-    let growth = Growth { level: foreign.level, alpha: foreign.alpha };
     Ok(Imported { g, g_ema, d, growth, notes })
 }
 
+/// Finds out what a file is of.
+fn open(bytes: &[u8]) -> Result<Box<dyn Foreign>> {
+    let state: State = if torch::recognize(bytes) {
+        torch::read(bytes)?
+    } else if state::is_safetensors(bytes) {
+        State::from_safetensors(bytes)?
+    } else {
+        return Ok(Box::new(nvidia::Networks::read(bytes)?));
+    };
+    if zoo::recognize(&state) {
+        Ok(Box::new(zoo::Checkpoint(state)))
+    } else if genforce::recognize(&state) {
+        Ok(Box::new(genforce::Checkpoint(state)))
+    } else if mmgen::recognize(&state) {
+        Ok(Box::new(mmgen::Checkpoint(state)))
+    } else if gandissect::recognize(&state) {
+        Ok(Box::new(gandissect::Checkpoint(state)))
+    } else {
+        let reason = "its weights are of no implementation that is known here; those are pytorch_GAN_zoo's, genforce's, \
+                      mmgeneration's and gandissect's, and NVIDIA's in a .pkl";
+        Err(ImportError::Format(reason.to_owned()))
+    }
+}
+
+/// Kernels turned by half a turn: what a convolution of one library does as a transposed, or a true one, of another.
+fn turned(weight: &Tensor) -> candle_core::Result<Tensor> {
+    weight.contiguous()?.flip(&[2, 3])
+}
+
 /// Gives every parameter its weights.
-fn fill(params: &mut Params, weights: &Weights) -> Result<(), ImportError> {
-    let mut problem = None;
-    params.update(|_, name, value| {
-        match weights.get(name) {
-            Some(weight) if weight.dims() == value.dims() => *value = weight.copy()?,
-            Some(weight) => {
-                let shapes = (weight.dims(), value.dims());
-                problem = Some(ImportError::Format(format!(
-                    "{name} is {:?} instead of {:?}",
-                    shapes.0, shapes.1
+fn fill<L: Copy>(
+    params: &mut Params,
+    layers: impl Iterator<Item = (L, String)>,
+    find: impl Fn(L) -> Result<Weights>,
+) -> Result<()> {
+    let mut weights = std::collections::BTreeMap::new();
+    for (layer, name) in layers {
+        let (weight, bias) = find(layer)?;
+        for (kind, value) in [("weight", weight), ("bias", bias)] {
+            let name = format!("{name}.{kind}");
+            let dims = params.iter().find(|p| p.name == name).map(|p| p.value.dims());
+            if let Some(needed) = dims.filter(|dims| *dims != value.dims()) {
+                let dims = value.dims();
+                return Err(ImportError::Format(format!(
+                    "{name} is {dims:?} instead of {needed:?}"
                 )));
             }
-            None => problem = Some(ImportError::Missing(name.to_owned())),
+            weights.insert(name, value);
+        }
+    }
+    let mut missing = None;
+    params.update(|_, name, value| {
+        match weights.remove(name) {
+            Some(weight) => *value = weight.force_contiguous()?.copy()?,
+            None => missing = Some(ImportError::Missing(name.to_owned())),
         }
         Ok(())
     })?;
-    problem.map_or(Ok(()), Err)
+    missing.map_or(Ok(()), Err)
 }
