@@ -34,7 +34,8 @@ impl Checkpoint {
 
     fn max_level(&self) -> Result<u32> {
         let prefix = self.prefix(Which::Average)?;
-        let count = (0..32).take_while(|i| self.0.has(&format!("{prefix}output{i}.weight"))).count();
+        let count =
+            (0..32).take_while(|i| self.0.has(&format!("{prefix}output{i}.weight"))).count();
         Ok(count as u32 + 1)
     }
 

@@ -14,7 +14,7 @@ use super::numpy;
 use super::pickle::{self, Id, LATIN1, Pickle};
 use super::{Foreign, ImportError, Result, Summary, Weights, Which, turned};
 use crate::layout::{DLayer, GLayer};
-use crate::{Growth, ModelConfig};
+use crate::{Activation, GeneratorNorm, Growth, ModelConfig};
 
 /// Names that stand for data: the classes of networks are kept as what they hold.
 fn allowed(module: &str, name: &str) -> bool {
@@ -36,6 +36,8 @@ pub(super) struct Networks {
 
 /// The settings and the layers of one network.
 struct Network {
+    /// Of Theano: its kernels have another layout.
+    theano: bool,
     settings: Settings,
     layers: BTreeMap<String, Layer>,
     lod: f64,
@@ -45,7 +47,7 @@ struct Network {
 struct Layer {
     weight: View,
     bias: View,
-    /// Theano's scale of the weight; its weights have another layout as well.
+    /// Theano's scale of the weight.
     scale: Option<f64>,
 }
 
@@ -169,7 +171,7 @@ impl Network {
                 layers.insert(layer.to_owned(), Layer { weight, bias, scale: None });
             }
         }
-        Ok(Self { settings, layers, lod })
+        Ok(Self { theano: false, settings, layers, lod })
     }
 
     fn of_theano(
@@ -214,12 +216,16 @@ impl Network {
         };
         for name in names {
             let weight = next()?;
-            let scale = next()?
-                .number()
-                .ok_or_else(|| ImportError::Format(format!("{name} has an array for its scale")))?;
-            layers.insert(name, Layer { weight, scale: Some(scale), bias: next()? });
+            let scale = if settings.on("use_wscale") {
+                Some(next()?.number().ok_or_else(|| {
+                    ImportError::Format(format!("{name} has an array for its scale"))
+                })?)
+            } else {
+                None
+            };
+            layers.insert(name, Layer { weight, scale, bias: next()? });
         }
-        Ok(Self { settings, layers, lod })
+        Ok(Self { theano: true, settings, layers, lod })
     }
 
     /// A layer, its weight as `arrange` makes it of theirs; `gain` is that of our equalized learning rate.
@@ -236,22 +242,23 @@ impl Network {
         let misshapen = |_| {
             ImportError::Format(format!("{name}/weight is {shape:?}, which is no such layer's"))
         };
-        let weight = match layer.scale {
-            None => tensorflow(weight).map_err(misshapen)?,
-            Some(scale) => {
-                let weight = theano(weight).map_err(misshapen)?;
-                let fan_in: usize = weight.dims().iter().skip(1).product();
-                (weight * (scale * (fan_in as f64).sqrt() / gain))?
-            }
-        };
+        let arranged = if self.theano { theano(weight) } else { tensorflow(weight) };
+        let mut weight = arranged.map_err(misshapen)?;
+        if let Some(scale) = layer.scale {
+            let fan_in: usize = weight.dims().iter().skip(1).product();
+            weight = (weight * (scale * (fan_in as f64).sqrt() / gain))?;
+        }
         Ok((weight, bias.flatten_all()?))
     }
 }
 
 impl Foreign for Networks {
     fn summary(&self) -> Result<Summary> {
-        let Network { settings, layers, lod } = &self.average;
+        let Network { settings, layers, lod, .. } = &self.average;
         let usual = ModelConfig::default();
+        let activation = |settings: &Settings| {
+            if settings.on("use_leakyrelu") { Activation::LeakyRelu } else { Activation::Relu }
+        };
         let resolution = settings.count("resolution", 0);
         let channels = layers.get("ToRGB_lod0").and_then(|l| l.bias.shape().first().copied());
         let config = ModelConfig {
@@ -264,7 +271,11 @@ impl Foreign for Networks {
             label_size: settings.count("label_size", 0),
             mbstd_group: self.d.settings.count("mbstd_group_size", usual.mbstd_group),
             fused_scale: Self::fused(&self.d, "Conv1_down"),
-            normalize_latents: settings.number("normalize_latents") != Some(0.0),
+            normalize_latents: settings.on("normalize_latents"),
+            equalized: settings.on("use_wscale"),
+            g_norm: if settings.on("use_pixelnorm") { usual.g_norm } else { GeneratorNorm::None },
+            g_activation: activation(settings),
+            d_activation: activation(&self.d.settings),
             pixelnorm_epsilon: settings
                 .number("pixelnorm_epsilon")
                 .unwrap_or(usual.pixelnorm_epsilon),

@@ -8,11 +8,13 @@ use tracing::info;
 
 /// Turn weights of another implementation into a snapshot of ours.
 ///
-/// Reads checkpoints of `pytorch_GAN_zoo` (.pth, both forms of torch.save). Nothing in the file is executed.
+/// Reads NVIDIA's pickles (.pkl, of TensorFlow and of Theano), and checkpoints of `pytorch_GAN_zoo`, genforce, mmgeneration and
+/// gandissect (.pth in both forms of torch.save, .safetensors). Nothing in the file is executed.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
   cargo xtask import --source celebaHQ_s6_i80000-6196db68.pth --dest imported/celebahq-256
+  cargo xtask import --source karras2018iclr-celebahq-1024x1024.pkl --dest imported/celebahq-1024
   cargo xtask generate --network imported/celebahq-256 --seeds 0-63 --dest out --grid 8x8")]
 pub(super) struct ImportArgs {
     /// The file
