@@ -29,6 +29,7 @@ pub mod activation;
 pub mod adam;
 pub mod conv;
 pub mod mix;
+pub mod pool;
 pub mod reals;
 pub mod resample;
 pub mod stddev;

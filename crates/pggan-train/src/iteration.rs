@@ -2,6 +2,7 @@
 
 use candle_core::{DType, Device, Tensor};
 use pggan_model::{Discriminator, Generator, Grads};
+use pggan_ops::pool::keep_awake;
 use tracing::trace_span;
 
 use crate::checkpoint::{Progress, State};
@@ -54,6 +55,7 @@ pub fn step(
     shown: u64,
     repeat: usize,
 ) -> Result<()> {
+    let _awake = keep_awake();
     let (d_grads, report) = discriminator(config, state, stage, pixels, shown)?;
     if !config.schedule.separate_funcs {
         let (g_grads, loss) = generator(config, state, stage, TOWARD_D, shown)?;

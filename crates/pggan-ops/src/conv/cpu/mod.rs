@@ -1,9 +1,9 @@
 //! The convolution engine of the CPU: slices in, slices out, `f32`, channels last.
 //!
 //! [`Packed`] holds a layer's weights as the kernels read them. 1x1 kernels are plain products
-//! (`dense`), 3x3 kernels take Winograd's way (`winograd`) in tiles that `plan` chooses by shape;
-//! both on one register-blocked product (`simd`). The gradient with respect to the input is the
-//! same with the adjoint weights.
+//! (`dense`), 3x3 kernels of few channels nearly so (`direct`), and the others take Winograd's way
+//! (`winograd`), in tiles that `plan` chooses by shape; all on one register-blocked product
+//! (`simd`). The gradient with respect to the input is the same with the adjoint weights.
 //!
 //! Work is cut into tasks by shape alone, and every sum has a fixed order: results don't depend on
 //! the threads.
@@ -15,6 +15,7 @@
 )]
 
 mod dense;
+mod direct;
 mod filters;
 mod plan;
 mod scratch;
@@ -25,6 +26,7 @@ mod winograd;
 
 use super::Resample;
 use filters::Filters;
+use plan::Way;
 
 /// A convolution's channels, kernel edge (3, or 1 with `Resample::Same`) and change of resolution.
 #[derive(Clone, Copy, Debug)]
@@ -137,15 +139,12 @@ fn apply(filters: &Filters, resample: Resample, x: &[f32], size: Size) -> Vec<f3
     if x.is_empty() || filters.outputs == 0 {
         return vec![0.0; size.after(resample).pixels() * filters.outputs];
     }
-    match filters.taps {
-        1 => dense::forward(filters, x),
-        _ => winograd::apply(
-            filters,
-            plan::tile(resample, size, filters.inputs, filters.outputs),
-            resample,
-            x,
-            size,
-        ),
+    if filters.taps == 1 {
+        return dense::forward(filters, x);
+    }
+    match plan::way(resample, size, filters.inputs, filters.outputs) {
+        Way::Direct => direct::apply(filters, resample, x, size),
+        Way::Winograd(tile) => winograd::apply(filters, tile, resample, x, size),
     }
 }
 
@@ -195,10 +194,11 @@ fn gradient(
     if x.is_empty() || dy.is_empty() {
         return sum.is_none().then(|| vec![0.0; len]);
     }
-    match k {
-        1 => dense::weight_grad(x, dy, ci, co, scale, sum),
-        _ => {
-            winograd::weight_grad(plan::tile(resample, size, ci, co), spec, x, dy, size, scale, sum)
-        }
+    if k == 1 {
+        return dense::weight_grad(x, dy, ci, co, scale, sum);
+    }
+    match plan::way(resample, size, ci, co) {
+        Way::Direct => direct::weight_grad(spec, x, dy, size, scale, sum),
+        Way::Winograd(tile) => winograd::weight_grad(tile, spec, x, dy, size, scale, sum),
     }
 }

@@ -1,4 +1,4 @@
-//! Which tile serves which shape.
+//! Which algorithm serves which shape.
 
 use super::super::Resample;
 use super::Size;
@@ -14,10 +14,30 @@ fn narrow(resample: Resample) -> usize {
     if resample == Resample::Same { 32 } else { 33 }
 }
 
+/// How a 3x3 convolution is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    Direct,
+    Winograd(Tile),
+}
+
+/// Channels up to which no transform pays (measured with 8 and 16; see `docs/PERFORMANCE.md`). At most
+/// a panel's width on any processor.
+const FEW: usize = 16;
+
+/// The fastest way for a shape.
+pub(super) fn way(resample: Resample, size: Size, inputs: usize, outputs: usize) -> Way {
+    if inputs.max(outputs) <= FEW {
+        Way::Direct
+    } else {
+        Way::Winograd(tile(resample, size, inputs, outputs))
+    }
+}
+
 /// The tile with the least work. The large one needs fewer products for each pixel, but more for
 /// each tile, of which a part lies outside small images, and more for each weight, which shows when
 /// there are few tiles.
-pub(super) fn tile(resample: Resample, size: Size, inputs: usize, outputs: usize) -> Tile {
+fn tile(resample: Resample, size: Size, inputs: usize, outputs: usize) -> Tile {
     let work = |tile: Tile| {
         let (tiles, products) = winograd::count(tile, resample, size);
         products * (tiles + MAPPING)
@@ -31,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn large_tiles_serve_all_but_few_pixels_and_channels() {
+    fn every_shape_has_its_way() {
         let check = |n: usize, edge: usize, resample: Resample, expected: Tile| {
             assert_eq!(
                 tile(resample, Size { n, h: edge, w: edge }, 64, 64),
@@ -47,6 +67,8 @@ mod tests {
         check(16, 8, Resample::Down, Tile::Large);
         check(16, 2, Resample::Down, Tile::Small);
         let size = Size { n: 16, h: 16, w: 16 };
+        assert_eq!(way(Resample::Same, size, 16, 8), Way::Direct);
+        assert_eq!(way(Resample::Down, size, 16, 17), Way::Winograd(Tile::Small));
         assert_eq!(tile(Resample::Same, size, 31, 64), Tile::Small);
         assert_eq!(tile(Resample::Same, size, 64, 32), Tile::Large);
         assert_eq!(tile(Resample::Up, size, 64, 32), Tile::Small);

@@ -77,8 +77,18 @@ pub(super) fn product<'a, S: Simd>(
     let Target { data, stride, add } = target;
     let mut first = 0;
     while first < count {
-        let rows = (count - first).min(ROWS);
         let into = Target { data: &mut data[first * stride..], stride, add };
+        if vectors == 1 && count - first >= 2 * ROWS {
+            // One vector wide, six rows would leave the units waiting for their own sums.
+            let mut rows: [&[f32]; 2 * ROWS] = [&[]; 2 * ROWS];
+            for (i, place) in rows.iter_mut().enumerate() {
+                *place = row(first + i);
+            }
+            simd.vectorize(Block::<{ 2 * ROWS }, 1> { rows, step, panel, into });
+            first += 2 * ROWS;
+            continue;
+        }
+        let rows = (count - first).min(ROWS);
         macro_rules! block {
             ($($m:literal)*) => { match rows { $(
                 $m => {

@@ -217,6 +217,12 @@ fn every_way_agrees_with_the_definition() {
             check("forward_stored", &found, &y, limit);
         }
         if spec.k == 3 {
+            if spec.co <= 16 {
+                let found = direct::apply(&packed.filters, spec.resample, &case.x, size);
+                check("direct forward", &found, &y, 1e-5);
+                let found = direct::weight_grad(spec, &case.x, &case.dy, size, scale, None);
+                check("direct weight_grad", &found.unwrap(), &dw, 1e-5);
+            }
             for (tile, limit) in [(winograd::Tile::Small, 1e-5), (winograd::Tile::Large, 1e-4)] {
                 let found = winograd::apply(&packed.filters, tile, spec.resample, &case.x, size);
                 check(&format!("{tile:?} forward"), &found, &y, limit);
@@ -265,6 +271,8 @@ fn threads_change_no_bit() {
             for (resample, n, h, w, ci, co) in [
                 (Resample::Same, 2, 32, 32, 20, 30),
                 (Resample::Same, 3, 40, 24, 3, 5),
+                (Resample::Up, 3, 20, 24, 16, 8),
+                (Resample::Down, 1, 64, 24, 8, 16),
                 (Resample::Same, 2, 8, 8, 130, 150),
                 (Resample::Up, 2, 16, 16, 130, 150),
                 (Resample::Down, 2, 32, 32, 40, 140),
