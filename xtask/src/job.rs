@@ -33,7 +33,7 @@ pub(crate) const JOBS: &[Job] = &[
     Job {
         group: "Data",
         name: "prepare-dataset",
-        about: "Turn a folder or zip of pictures into a data set to train on",
+        about: "Turn pictures into a data set to train on",
         program: Program::Binary {
             package: "pggan-data",
             command: "prepare",
@@ -57,6 +57,16 @@ pub(crate) const JOBS: &[Job] = &[
         program: Program::Binary {
             package: "pggan-data",
             command: "verify",
+            on_device: OnDevice::No,
+        },
+    },
+    Job {
+        group: "Data",
+        name: "export-dataset",
+        about: "Write a data set as TFRecords, a zip or folder of PNG files, or webdataset",
+        program: Program::Binary {
+            package: "pggan-data",
+            command: "export",
             on_device: OnDevice::No,
         },
     },

@@ -4,9 +4,10 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use image::{ImageFormat, Rgb, RgbImage};
-use pggan_data::decode::Decoder;
+use pggan_data::decode::{Decoder, Form};
 use pggan_data::loader::load;
 use pggan_data::pyramid::{Pyramid, level_bytes, pyramid_bytes};
+use pggan_data::store::manifest::{Crop, Filter};
 use pggan_data::transform::Transform;
 use pggan_data::{Batch, BatchSpec, LoaderOptions, PrepareOptions, Store, prepare};
 
@@ -24,25 +25,28 @@ fn images(c: &mut Criterion) {
     let mut jpeg = std::io::Cursor::new(Vec::new());
     picture(1).write_to(&mut jpeg, ImageFormat::Jpeg).expect("memory takes it");
     let jpeg = jpeg.into_inner();
-    let mut decoder = Decoder::new([255; 3]);
+    let mut decoder = Decoder::new(3, [255; 3]);
     let mut group = c.benchmark_group("image 512x512");
     group.throughput(Throughput::Elements(1));
     group.bench_function("decode JPEG", |b| {
-        b.iter(|| decoder.decode(&jpeg, |picture| black_box(picture.rgb[0])).expect("it is sound"));
+        b.iter(|| {
+            let first = |picture: pggan_data::decode::Picture<'_>| black_box(picture.pixels[0]);
+            decoder.decode(Form::Encoded, &jpeg, first).expect("it is sound")
+        });
     });
 
-    let mut transform = Transform::new(SIDE / 2);
-    let mut planes = vec![0; level_bytes(8)];
+    let mut transform = Transform::new(SIDE / 2, Crop::Center, Filter::Lanczos3, [255; 3]);
+    let mut planes = vec![0; level_bytes(3, 8)];
     group.bench_function("decode and resize to 256", |b| {
         b.iter(|| {
             decoder
-                .decode(&jpeg, |picture| transform.apply(picture, &mut planes))
+                .decode(Form::Encoded, &jpeg, |picture| transform.apply(picture, &mut planes))
                 .expect("it is sound")
         });
     });
 
-    let mut pyramid = Pyramid::default();
-    let mut levels = vec![100; pyramid_bytes(9)];
+    let mut pyramid = Pyramid::new(3);
+    let mut levels = vec![100; pyramid_bytes(3, 9)];
     group.bench_function("pyramid", |b| b.iter(|| pyramid.fill(9, black_box(&mut levels))));
     group.finish();
 }

@@ -1,9 +1,12 @@
-//! Encoded bytes to upright RGB, whatever the format and colour type.
+//! Bytes of an image to upright pixels of 1 (grey), 3 (RGB) or 4 (RGBA) channels, whatever they were.
 //!
-//! - The format is told by the content: PNG, JPEG, WebP, GIF (first frame), BMP.
-//! - Grey becomes RGB; 16 bit is rounded to 8; transparency is composited on a background colour
-//!   (`c·a + background·(1 − a)`, rounded); CMYK JPEGs are read as Adobe writes them, like Pillow does.
-//! - EXIF orientation is applied.
+//! - The format is told by the content: PNG, JPEG, WebP, GIF (first frame), BMP. Or the bytes are pixels
+//!   already: see [`Form`].
+//! - Grey becomes RGB with three equal channels, RGB becomes grey by the luma of ITU-R 601 as Pillow
+//!   computes it; 16 bit is rounded to 8; CMYK JPEGs are read as Adobe writes them, like Pillow does.
+//! - With 1 or 3 channels transparency is composited on a background colour (`c·a + background·(1 − a)`,
+//!   rounded); with 4 it is kept, and what has none is opaque.
+//! - EXIF orientation is applied. RGB of another ICC profile is turned into sRGB.
 //! - JPEG is decoded strictly: a file that is cut off or corrupt inside is bad, not grey at the bottom.
 //!
 //! Memory: headers are checked before anything is allocated. An image has at most [`MAX_PIXELS`] pixels
@@ -15,11 +18,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, PoisonError};
 
 use image::metadata::Orientation;
-use image::{ColorType, DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
+use image::{
+    ColorType, DynamicImage, GrayImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage,
+    RgbaImage,
+};
 use zune_jpeg::JpegDecoder;
 use zune_jpeg::zune_core::bytestream::ZCursor;
 use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
+
+use crate::icc::ToSrgb;
 
 /// The most pixels an image may have.
 pub const MAX_PIXELS: u64 = 1 << 27;
@@ -31,22 +39,43 @@ const MAX_SIDE: u32 = 65_535;
 const LARGE_BYTES: u64 = 64 << 20;
 static LARGE: Mutex<()> = Mutex::new(());
 
-/// An upright 8 bit RGB image, rows from the top, `[height, width, 3]`.
+/// What the bytes of an image are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// A file of one of the formats.
+    Encoded,
+    /// Pixels, `[height, width, channels]`: grey (1), grey and alpha (2), RGB (3) or RGBA (4).
+    Pixels {
+        /// Pixels in a row.
+        width: u32,
+        /// Rows.
+        height: u32,
+        /// Bytes a pixel.
+        channels: usize,
+    },
+}
+
+/// An upright 8 bit image, rows from the top, `[height, width, channels]`.
 #[derive(Debug, Clone, Copy)]
 pub struct Picture<'a> {
     /// Pixels in a row.
     pub width: u32,
     /// Rows.
     pub height: u32,
-    /// `3 · width · height` bytes.
-    pub rgb: &'a [u8],
+    /// 1 (grey), 3 (RGB) or 4 (RGBA).
+    pub channels: usize,
+    /// `channels · width · height` bytes.
+    pub pixels: &'a [u8],
 }
 
-/// Width and height of an encoded image as it is shown, that is after its EXIF orientation.
+/// Width and height of an image as it is shown, that is after its EXIF orientation.
 ///
 /// Reads the header only; `bytes` may be a beginning of the file, then an error says little. The error is
 /// the reason for which the file is bad.
-pub fn dimensions(bytes: &[u8]) -> Result<(u32, u32), String> {
+pub fn dimensions(form: Form, bytes: &[u8]) -> Result<(u32, u32), String> {
+    if let Form::Pixels { width, height, .. } = form {
+        return Ok((width, height));
+    }
     guarded(|| {
         let header = Header::read(bytes)?;
         let (width, height) = (header.width, header.height);
@@ -57,65 +86,120 @@ pub fn dimensions(bytes: &[u8]) -> Result<(u32, u32), String> {
 /// Decodes images into buffers that it keeps from one to the next.
 #[derive(Debug)]
 pub struct Decoder {
+    channels: usize,
     background: [u8; 3],
+    to_srgb: ToSrgb,
     raw: Vec<u8>,
-    rgb: Vec<u8>,
+    pixels: Vec<u8>,
 }
 
 impl Decoder {
-    /// A decoder that composites transparent images on `background` (RGB).
-    pub fn new(background: [u8; 3]) -> Self {
-        Self { background, raw: Vec::new(), rgb: Vec::new() }
+    /// A decoder to `channels` (1, 3 or 4) that composites transparent images on `background` (RGB).
+    pub fn new(channels: usize, background: [u8; 3]) -> Self {
+        let (raw, pixels) = (Vec::new(), Vec::new());
+        Self { channels, background, to_srgb: ToSrgb::default(), raw, pixels }
     }
 
-    /// Decodes `bytes` and hands the picture to `then`.
+    /// Decodes `bytes`, which are of `form`, and hands the picture to `then`.
     ///
     /// The error is the reason for which the file is bad.
     pub fn decode<T>(
         &mut self,
+        form: Form,
         bytes: &[u8],
         then: impl FnOnce(Picture<'_>) -> T,
     ) -> Result<T, String> {
+        if let Form::Pixels { width, height, channels } = form {
+            if bytes.len() as u64 != width as u64 * height as u64 * channels as u64 {
+                let length = bytes.len();
+                return Err(format!(
+                    "{length} bytes are not {width}x{height} pixels of {channels}"
+                ));
+            }
+            self.convert(bytes, width, height, colour_type(channels)?)?;
+            return Ok(then(self.picture((width, height))));
+        }
         let header = guarded(|| Header::read(bytes))?;
         let large = header.bytes > LARGE_BYTES;
         // A panic elsewhere leaves nothing half done behind this lock.
         let _turn = large.then(|| LARGE.lock().unwrap_or_else(PoisonError::into_inner));
-        let result = guarded(|| self.pixels(bytes, &header))
-            .map(|(width, height)| then(Picture { width, height, rgb: &self.rgb }));
+        let result = guarded(|| self.file(bytes, &header)).map(|size| then(self.picture(size)));
         if large || result.is_err() {
-            (self.raw, self.rgb) = (Vec::new(), Vec::new());
+            (self.raw, self.pixels) = (Vec::new(), Vec::new());
         }
         result
     }
 
-    /// Fills `self.rgb`; returns width and height.
-    fn pixels(&mut self, bytes: &[u8], header: &Header) -> Result<(u32, u32), String> {
+    fn picture(&self, (width, height): (u32, u32)) -> Picture<'_> {
+        Picture { width, height, channels: self.channels, pixels: &self.pixels }
+    }
+
+    /// Fills `self.pixels` from an encoded file; returns width and height.
+    fn file(&mut self, bytes: &[u8], header: &Header) -> Result<(u32, u32), String> {
         let (width, height) = (header.width, header.height);
-        let pixels = width as usize * height as usize;
-        self.rgb.resize(3 * pixels, 0);
-        if header.format == ImageFormat::Jpeg {
-            jpeg(bytes).decode_into(&mut self.rgb).map_err(jpeg_reason)?;
+        let size = width as usize * height as usize * self.channels;
+        let mut jpeg = (header.format == ImageFormat::Jpeg).then(|| jpeg(bytes));
+        let mut other = match jpeg {
+            Some(_) => None,
+            None => Some(decoder(bytes, header.format)?),
+        };
+        let color = other.as_ref().map_or(ColorType::Rgb8, ImageDecoder::color_type);
+        let direct = (color, self.channels) == (ColorType::Rgb8, 3);
+        let mut buffer = std::mem::take(if direct { &mut self.pixels } else { &mut self.raw });
+        buffer.resize(if direct { size } else { header.bytes as usize }, 0);
+        let profile = if let Some(jpeg) = &mut jpeg {
+            jpeg.decode_into(&mut buffer).map_err(jpeg_reason)?;
+            // That of a CMYK file is for CMYK, which is gone.
+            jpeg.icc_profile().filter(|_| {
+                !matches!(jpeg.input_colorspace(), Some(ColorSpace::CMYK | ColorSpace::YCCK))
+            })
+        } else if let Some(mut decoder) = other.take() {
+            let profile = decoder.icc_profile().unwrap_or(None);
+            decoder.read_image(&mut buffer).map_err(|error| error.to_string())?;
+            profile
         } else {
-            let decoder = decoder(bytes, header.format)?;
-            let color = decoder.color_type();
-            if color == ColorType::Rgb8 {
-                decoder.read_image(&mut self.rgb).map_err(|error| error.to_string())?;
-            } else {
-                self.raw.resize(header.bytes as usize, 0);
-                decoder.read_image(&mut self.raw).map_err(|error| error.to_string())?;
-                to_rgb(&self.raw, color, self.background, &mut self.rgb)?;
-            }
+            None
+        };
+        if let Some(profile) = profile {
+            self.to_srgb.apply(&profile, color, &mut buffer);
+        }
+        if direct {
+            self.pixels = buffer;
+        } else {
+            self.convert(&buffer, width, height, color)?;
+            self.raw = buffer;
         }
         if header.orientation == Orientation::NoTransforms {
             return Ok((width, height));
         }
-        let image = RgbImage::from_raw(width, height, std::mem::take(&mut self.rgb))
-            .expect("the buffer was made for width x height");
-        let mut image = DynamicImage::ImageRgb8(image);
+        let pixels = std::mem::take(&mut self.pixels);
+        let image = match self.channels {
+            1 => GrayImage::from_raw(width, height, pixels).map(DynamicImage::ImageLuma8),
+            3 => RgbImage::from_raw(width, height, pixels).map(DynamicImage::ImageRgb8),
+            _ => RgbaImage::from_raw(width, height, pixels).map(DynamicImage::ImageRgba8),
+        };
+        let mut image = image.expect("the buffer was made for width x height");
         image.apply_orientation(header.orientation);
         let dimensions = (image.width(), image.height());
-        self.rgb = image.into_bytes();
+        self.pixels = image.into_bytes();
         Ok(dimensions)
+    }
+
+    /// Fills `self.pixels` from pixels of another colour type.
+    fn convert(
+        &mut self,
+        raw: &[u8],
+        width: u32,
+        height: u32,
+        color: ColorType,
+    ) -> Result<(), String> {
+        self.pixels.resize(width as usize * height as usize * self.channels, 0);
+        let background = self.background;
+        match self.channels {
+            1 => each_pixel(raw, color, &mut self.pixels, |p| [luma(over(p, background))]),
+            3 => each_pixel(raw, color, &mut self.pixels, |p| over(p, background)),
+            _ => each_pixel(raw, color, &mut self.pixels, |p| p),
+        }
     }
 }
 
@@ -199,43 +283,41 @@ fn swaps_sides(orientation: Orientation) -> bool {
     matches!(orientation, Rotate90 | Rotate270 | Rotate90FlipH | Rotate270FlipH)
 }
 
-/// Turns what `image`'s decoders yield into RGB. 16 bit samples are in native byte order.
-fn to_rgb(raw: &[u8], color: ColorType, background: [u8; 3], rgb: &mut [u8]) -> Result<(), String> {
-    let narrow =
-        |s: &[u8]| ((u16::from_ne_bytes([s[0], s[1]]) as u32 * 255 + 32_767) / 65_535) as u8;
-    let (out, _) = rgb.as_chunks_mut::<3>();
+fn colour_type(channels: usize) -> Result<ColorType, String> {
+    match channels {
+        1 => Ok(ColorType::L8),
+        2 => Ok(ColorType::La8),
+        3 => Ok(ColorType::Rgb8),
+        4 => Ok(ColorType::Rgba8),
+        _ => Err(format!("pixels of {channels} channels")),
+    }
+}
+
+/// Turns pixels, as `image`'s decoders yield them, into pixels of `C` channels by way of RGBA.
+fn each_pixel<const C: usize>(
+    raw: &[u8],
+    color: ColorType,
+    out: &mut [u8],
+    finish: impl Fn([u8; 4]) -> [u8; C],
+) -> Result<(), String> {
     match color {
-        ColorType::L8 => out.iter_mut().zip(raw).for_each(|(o, &l)| *o = [l; 3]),
-        ColorType::La8 => {
-            let pixels = out.iter_mut().zip(raw.as_chunks::<2>().0);
-            pixels.for_each(|(o, &[l, a])| *o = over([l; 3], a, background));
-        }
-        ColorType::Rgb8 => rgb.copy_from_slice(raw),
-        ColorType::Rgba8 => {
-            let pixels = out.iter_mut().zip(raw.as_chunks::<4>().0);
-            pixels.for_each(|(o, &[r, g, b, a])| *o = over([r, g, b], a, background));
-        }
-        ColorType::L16 => {
-            out.iter_mut().zip(raw.chunks_exact(2)).for_each(|(o, s)| *o = [narrow(s); 3]);
-        }
-        ColorType::La16 => {
-            let pixels = out.iter_mut().zip(raw.chunks_exact(4));
-            pixels.for_each(|(o, s)| *o = over([narrow(s); 3], narrow(&s[2..]), background));
-        }
-        ColorType::Rgb16 => {
-            let pixels = out.iter_mut().zip(raw.chunks_exact(6));
-            pixels.for_each(|(o, s)| *o = [narrow(s), narrow(&s[2..]), narrow(&s[4..])]);
-        }
-        ColorType::Rgba16 => {
-            let pixels = out.iter_mut().zip(raw.chunks_exact(8));
-            pixels.for_each(|(o, s)| {
-                *o = over(
-                    [narrow(s), narrow(&s[2..]), narrow(&s[4..])],
-                    narrow(&s[6..]),
-                    background,
-                );
-            });
-        }
+        ColorType::L8 => map(raw, out, |[l]| finish([l, l, l, 255])),
+        ColorType::La8 => map(raw, out, |[l, a]| finish([l, l, l, a])),
+        ColorType::Rgb8 => map(raw, out, |[r, g, b]| finish([r, g, b, 255])),
+        ColorType::Rgba8 => map(raw, out, finish),
+        ColorType::L16 => map(raw, out, |s: [u8; 2]| {
+            let [l] = narrow(s);
+            finish([l, l, l, 255])
+        }),
+        ColorType::La16 => map(raw, out, |s: [u8; 4]| {
+            let [l, a] = narrow(s);
+            finish([l, l, l, a])
+        }),
+        ColorType::Rgb16 => map(raw, out, |s: [u8; 6]| {
+            let [r, g, b] = narrow(s);
+            finish([r, g, b, 255])
+        }),
+        ColorType::Rgba16 => map(raw, out, |s: [u8; 8]| finish(narrow(s))),
         other => {
             return Err(format!("colour type {other:?} is not supported; convert it to 8 bit"));
         }
@@ -243,10 +325,33 @@ fn to_rgb(raw: &[u8], color: ColorType, background: [u8; 3], rgb: &mut [u8]) -> 
     Ok(())
 }
 
-/// `color` with opacity `alpha` over `background`, rounded.
-fn over(color: [u8; 3], alpha: u8, background: [u8; 3]) -> [u8; 3] {
-    let (a, rest) = (alpha as u32, 255 - alpha as u32);
+fn map<const N: usize, const C: usize>(
+    raw: &[u8],
+    out: &mut [u8],
+    pixel: impl Fn([u8; N]) -> [u8; C],
+) {
+    for (to, &from) in out.as_chunks_mut::<C>().0.iter_mut().zip(raw.as_chunks::<N>().0) {
+        *to = pixel(from);
+    }
+}
+
+/// 16 bit samples in native byte order, rounded to 8 bit.
+fn narrow<const N: usize, const C: usize>(samples: [u8; N]) -> [u8; C] {
+    std::array::from_fn(|i| {
+        let sample = u16::from_ne_bytes([samples[2 * i], samples[2 * i + 1]]);
+        ((sample as u32 * 255 + 32_767) / 65_535) as u8
+    })
+}
+
+/// An RGBA pixel over an opaque background, rounded.
+fn over([r, g, b, a]: [u8; 4], background: [u8; 3]) -> [u8; 3] {
+    let (color, a, rest) = ([r, g, b], a as u32, 255 - a as u32);
     std::array::from_fn(|i| ((color[i] as u32 * a + background[i] as u32 * rest + 127) / 255) as u8)
+}
+
+/// ITU-R 601 in 16 bit fixed point; equal channels stay what they are.
+pub(crate) fn luma([r, g, b]: [u8; 3]) -> u8 {
+    ((19_595 * r as u32 + 38_470 * g as u32 + 7_471 * b as u32 + 0x8000) >> 16) as u8
 }
 
 #[cfg(test)]

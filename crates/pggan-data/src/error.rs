@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 /// `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// What --source takes.
+const SOURCES: &str = "a folder, .zip or .tar of images; CIFAR, MNIST, SVHN, LMDB or TFRecord files; or synthetic:1000x64";
+
 /// What went wrong, where, and what to do about it.
 ///
 /// The cause of an [`Error::Io`] is its [`source`](std::error::Error::source); print the chain
@@ -14,19 +17,35 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// Nothing is at the source's path.
-    #[error("{}: no such file or folder; --source takes a folder or a .zip of images", path.display())]
+    #[error("{}: no such file or folder; --source takes {SOURCES}", path.display())]
     SourceMissing {
         /// The path that was given.
         path: PathBuf,
     },
 
     /// Something is at the source's path, but no collection of images.
-    #[error("{}: {reason}; --source takes a folder or a .zip of images", path.display())]
+    #[error("{}: {reason}; --source takes {SOURCES}", path.display())]
     SourceUnreadable {
         /// The path that was given.
         path: PathBuf,
         /// Why it cannot be read.
         reason: String,
+    },
+
+    /// The source's labels cannot be used.
+    #[error("{}: labels: {reason}", path.display())]
+    Labels {
+        /// The source.
+        path: PathBuf,
+        /// What is wrong with them.
+        reason: String,
+    },
+
+    /// A number of channels that images do not have.
+    #[error("channels {given}: pass 1 (grey), 3 (RGB) or 4 (RGB and transparency)")]
+    Channels {
+        /// What was asked for.
+        given: usize,
     },
 
     /// There is nothing to learn from one image.
@@ -101,6 +120,13 @@ pub enum Error {
     /// The destination holds files that are not ours.
     #[error("{}: not empty, and not prepared data; --dest takes a new or an empty folder", dest.display())]
     ForeignFolder {
+        /// The destination.
+        dest: PathBuf,
+    },
+
+    /// Something is where an export is to go.
+    #[error("{}: exists already; choose another --dest", dest.display())]
+    Exists {
         /// The destination.
         dest: PathBuf,
     },

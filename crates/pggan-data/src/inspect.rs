@@ -4,11 +4,11 @@ use std::fmt::Write as _;
 use std::io::Cursor;
 use std::path::Path;
 
-use image::{ImageFormat, RgbImage};
+use image::{ImageFormat, Rgb, RgbImage};
 
 use crate::pyramid::level_bytes;
 use crate::store::write_atomically;
-use crate::{Error, MIN_LEVEL, Result, Store};
+use crate::{Error, Labels, MIN_LEVEL, Result, Store};
 
 /// Bad files that the table names.
 const SHOWN: usize = 10;
@@ -17,21 +17,29 @@ const GRID: u64 = 8;
 /// The highest level on the contact sheet, 128x128.
 const SHEET_LEVEL: u32 = 7;
 
+/// Classes that the table names.
+const CLASSES_SHOWN: usize = 20;
+
 /// A table of what a store holds.
 pub fn table(store: &Store) -> String {
     let manifest = store.manifest();
     let mut text = format!(
-        "{}: {} images, {}x{}, from {}\n\n  level  resolution  shards         size\n",
+        "{}: {} images, {}x{}, {}, from {}\n\n  level  resolution  shards         size\n",
         store.dir().display(),
         manifest.images,
         1 << manifest.max_level,
         1 << manifest.max_level,
+        match manifest.channels {
+            1 => "grey",
+            3 => "RGB",
+            _ => "RGBA",
+        },
         manifest.name,
     );
     // Writing to a string cannot fail.
     for level in &manifest.levels {
         let side = 1 << level.level;
-        let size = size(manifest.images * level_bytes(level.level) as u64);
+        let size = size(manifest.images * level_bytes(manifest.channels, level.level) as u64);
         let resolution = format!("{side}x{side}");
         writeln!(
             text,
@@ -41,6 +49,7 @@ pub fn table(store: &Store) -> String {
         )
         .ok();
     }
+    text.push_str(&labels(store));
     writeln!(
         text,
         "\n  {} bad files, {} enlarged, {} other files passed over",
@@ -57,6 +66,25 @@ pub fn table(store: &Store) -> String {
     text
 }
 
+/// The images of each class, or what the vectors are like.
+fn labels(store: &Store) -> String {
+    let Some(labels) = store.labels() else { return "\n  no labels\n".into() };
+    let Some(classes) = labels.by_class() else {
+        return format!("\n  labels of {} numbers\n", labels.width());
+    };
+    let names = &store.manifest().class_names;
+    let mut text = format!("\n  {} classes\n  class      images\n", classes.len());
+    for (class, images) in classes.iter().enumerate().take(CLASSES_SHOWN) {
+        let name = names.get(class).map_or("", String::as_str);
+        text.push_str(format!("  {class:>5}  {:>10}  {name}", images.len()).trim_end());
+        text.push('\n');
+    }
+    if classes.len() > CLASSES_SHOWN {
+        writeln!(text, "      …").ok();
+    }
+    text
+}
+
 /// Bytes for people.
 pub fn size(bytes: u64) -> String {
     let units = ["B", "KiB", "MiB", "GiB", "TiB"];
@@ -67,24 +95,24 @@ pub fn size(bytes: u64) -> String {
     format!("{:.1} {}", bytes as f64 / (1_u64 << (10 * power)) as f64, units[power as usize])
 }
 
-/// Writes a PNG with up to 64 images, evenly spread over the store, at 128x128 or below.
+/// Writes a PNG with up to 64 images at 128x128 or below: with classes a row for each of the first 8, else
+/// evenly spread over the store. Transparent ones are on white.
 pub fn contact_sheet(store: &Store, path: &Path) -> Result<()> {
     let level = store.max_level().min(SHEET_LEVEL);
     let side = 1_u32 << level;
-    let shown = store.images().min(GRID * GRID);
-    let (columns, rows) = (shown.min(GRID) as u32, shown.div_ceil(GRID) as u32);
-    let mut sheet = RgbImage::from_pixel(columns * side, rows * side, image::Rgb([255; 3]));
-    for place in 0..shown {
-        let planes = store.image(level, place * store.images() / shown)?;
-        let (left, top) = ((place % GRID) as u32 * side, (place / GRID) as u32 * side);
-        let plane = level_bytes(level) / 3;
-        for i in 0..plane {
-            let (x, y) = (left + i as u32 % side, top + i as u32 / side);
-            sheet.put_pixel(
-                x,
-                y,
-                image::Rgb([planes[i], planes[plane + i], planes[2 * plane + i]]),
-            );
+    let rows = sheet_rows(store);
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0) as u32;
+    let mut sheet = RgbImage::from_pixel(columns * side, rows.len() as u32 * side, Rgb([255; 3]));
+    for (row, images) in rows.iter().enumerate() {
+        for (column, &index) in images.iter().enumerate() {
+            let planes = store.image(level, index)?;
+            let (left, top) = (column as u32 * side, row as u32 * side);
+            let pixels = planes.len() / store.channels();
+            for i in 0..pixels {
+                let pixel: Vec<u8> = planes[i..].iter().copied().step_by(pixels).collect();
+                let (x, y) = (left + i as u32 % side, top + i as u32 / side);
+                sheet.put_pixel(x, y, Rgb(on_white(&pixel)));
+            }
         }
     }
     let mut png = Cursor::new(Vec::new());
@@ -94,6 +122,30 @@ pub fn contact_sheet(store: &Store, path: &Path) -> Result<()> {
         source: std::io::Error::other(error),
     })?;
     write_atomically(path, png.get_ref())
+}
+
+/// Which images are shown where.
+fn sheet_rows(store: &Store) -> Vec<Vec<u64>> {
+    let spread = |of: u64, shown: u64| (0..shown).map(move |place| place * of / shown);
+    if let Some(classes) = store.labels().and_then(Labels::by_class) {
+        let rows = classes.iter().filter(|images| !images.is_empty()).take(GRID as usize);
+        return rows
+            .map(|images| {
+                let of = images.len() as u64;
+                spread(of, of.min(GRID)).map(|place| images[place as usize]).collect()
+            })
+            .collect();
+    }
+    let shown: Vec<u64> = spread(store.images(), store.images().min(GRID * GRID)).collect();
+    shown.chunks(GRID as usize).map(<[u64]>::to_vec).collect()
+}
+
+fn on_white(pixel: &[u8]) -> [u8; 3] {
+    match *pixel {
+        [r, g, b, a] => [r, g, b].map(|c| 255 - ((255 - c as u32) * a as u32 / 255) as u8),
+        [r, g, b] => [r, g, b],
+        _ => [pixel[0]; 3],
+    }
 }
 
 const _: () = assert!(MIN_LEVEL <= SHEET_LEVEL, "every store has a level for the sheet");

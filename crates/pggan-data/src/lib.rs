@@ -1,7 +1,7 @@
 //! Image files to a multi-resolution pyramid on disk to batches.
 //!
 //! ```text
-//! image files ─source─► bytes ─decode─► RGB ─transform─► 2^k square ─pyramid─► levels 4…2^k ─store─► disk
+//! image files ─source─► bytes ─decode─► pixels ─transform─► 2^k square ─pyramid─► levels 4…2^k ─store─► disk
 //!             disk ─store─► images ─sampler, loader─► batches of u8
 //! ```
 //!
@@ -9,7 +9,7 @@
 //! one module: [`source`], [`decode`], [`transform`], [`pyramid`], [`store`], [`sampler`], [`loader`].
 //!
 //! A *level* is the base-2 logarithm of a side: level 2 is 4x4, level 10 is 1024x1024. Pixels are `u8`,
-//! RGB, planes first: `[3, side, side]`.
+//! planes first: `[channels, side, side]`. Images may have labels: see [`labels`].
 //!
 //! # Example
 //!
@@ -38,8 +38,11 @@
 
 pub mod decode;
 mod error;
+pub mod export;
 pub mod flags;
+mod icc;
 pub mod inspect;
+pub mod labels;
 pub mod loader;
 mod parallel;
 mod prepare;
@@ -48,15 +51,18 @@ pub mod sampler;
 pub mod source;
 pub mod store;
 mod survey;
+mod tfrecord;
 pub mod transform;
 
 pub use error::{Error, Result};
+pub use export::{ExportOptions, Format, export};
+pub use labels::Labels;
 pub use loader::{Batch, BatchSpec, Loader, LoaderOptions};
 pub use prepare::{Outcome, PrepareOptions, Progress, Report, prepare};
 pub use store::Store;
 
-/// Colour planes of an image: red, green, blue.
-pub const CHANNELS: usize = 3;
+/// The colour planes that images may have: grey; red, green, blue; these and opacity.
+pub const CHANNELS: [usize; 3] = [1, 3, 4];
 /// The lowest level, 4x4.
 pub const MIN_LEVEL: u32 = 2;
 /// The highest level, 8192x8192: one image of it fits a shard.

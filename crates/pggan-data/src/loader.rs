@@ -26,7 +26,7 @@ pub struct BatchSpec {
 }
 
 /// Images of one level.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Batch {
     /// Base-2 logarithm of the side.
     pub level: u32,
@@ -34,8 +34,10 @@ pub struct Batch {
     pub first_position: u64,
     /// Its number of images.
     pub count: usize,
-    /// `[count, 3, side, side]`, mirrored where it fell so.
+    /// `[count, channels, side, side]`, mirrored where it fell so.
     pub pixels: Vec<u8>,
+    /// `[count, labels]` as networks want them: one-hot classes, or vectors. Empty if the store has none.
+    pub labels: Vec<f32>,
     /// Which image of the store each is.
     pub indices: Vec<u64>,
 }
@@ -170,7 +172,8 @@ impl Worker {
 impl Batch {
     /// A batch of nothing, to be filled.
     pub fn empty() -> Self {
-        Self { level: 0, first_position: 0, count: 0, pixels: Vec::new(), indices: Vec::new() }
+        let (pixels, labels, indices) = (Vec::new(), Vec::new(), Vec::new());
+        Self { level: 0, first_position: 0, count: 0, pixels, labels, indices }
     }
 }
 
@@ -182,15 +185,16 @@ pub fn load(
     recycled: Batch,
 ) -> Result<Batch> {
     let BatchSpec { level, first_position, count } = spec;
-    let Batch { mut pixels, mut indices, .. } = recycled;
+    let Batch { mut pixels, mut labels, mut indices, .. } = recycled;
     let sampler = Sampler::new(options.seed, store.images());
     pixels.clear();
+    labels.clear();
     indices.clear();
     for position in first_position..first_position + count as u64 {
         let index = sampler.index(position);
         let image = store.image(level, index)?;
         if pixels.is_empty() {
-            pixels.reserve(count * level_bytes(level));
+            pixels.reserve(count * level_bytes(store.channels(), level));
         }
         if options.mirror && mirror(options.seed, position) {
             for row in image.chunks_exact(1 << level) {
@@ -199,7 +203,10 @@ pub fn load(
         } else {
             pixels.extend_from_slice(image);
         }
+        if let Some(table) = store.labels() {
+            table.push_row(index, &mut labels);
+        }
         indices.push(index);
     }
-    Ok(Batch { level, first_position, count, pixels, indices })
+    Ok(Batch { level, first_position, count, pixels, labels, indices })
 }

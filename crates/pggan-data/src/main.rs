@@ -10,7 +10,12 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, Parser, Subcommand};
 use indicatif::ProgressStyle;
-use pggan_data::{Outcome, PrepareOptions, Progress, Report, Store, inspect, prepare};
+use pggan_data::source::LabelsFrom;
+use pggan_data::store::manifest::{Crop, Filter};
+use pggan_data::{
+    ExportOptions, Format, Outcome, PrepareOptions, Progress, Report, Store, export, inspect,
+    prepare,
+};
 use tracing::Span;
 use tracing_indicatif::IndicatifLayer;
 use tracing_indicatif::span_ext::IndicatifSpanExt;
@@ -18,7 +23,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// Prepares image files for training, and shows and checks what was prepared.
+/// Prepares images for training; shows, checks and exports what was prepared.
 #[derive(Parser)]
 #[command(version, propagate_version = true)]
 struct Cli {
@@ -31,9 +36,10 @@ enum Command {
     Prepare(Prepare),
     Inspect(Inspect),
     Verify(Verify),
+    Export(Export),
 }
 
-/// Turn a folder or zip of images into a data set to train on.
+/// Turn images into a data set to train on.
 ///
 /// Images may have any size, shape and colour type (PNG, JPEG, WebP, GIF, BMP). Each is turned upright,
 /// cropped to its middle, resized to a power of two and stored at every resolution from 4x4 up. Files that
@@ -45,7 +51,8 @@ enum Command {
   cargo xtask prepare-dataset --source faces.zip --dest datasets/faces-64 --resolution 64
   cargo xtask prepare-dataset --source icons/ --dest datasets/icons --background black --strict")]
 struct Prepare {
-    /// Folder (with all folders in it) or .zip archive of images.
+    /// Folder (with all folders in it), .zip or .tar of images; CIFAR (.tar.gz or unpacked), MNIST's IDX, or
+    /// TFRecord files; or synthetic:COUNTxSIDE.
     #[arg(long, value_name = "PATH")]
     source: PathBuf,
 
@@ -74,7 +81,37 @@ struct Prepare {
     #[arg(long)]
     upscale: bool,
 
-    /// What shows through transparent images: white, black, or R,G,B.
+    /// Colour channels: 1 (grey), 3 (RGB) or 4 (RGB and transparency).
+    #[arg(long, value_name = "N", default_value = "3", value_parser = parse_channels)]
+    channels: usize,
+
+    /// How pictures become squares: their middle (center-crop), their middle at 4:3 with bars
+    /// (center-crop-wide), all of them with bars (pad) or out of shape (stretch), or as they are (none).
+    #[arg(
+        long,
+        value_enum,
+        default_value_t,
+        hide_possible_values = true,
+        value_name = "center-crop|center-crop-wide|pad|stretch|none"
+    )]
+    transform: Crop,
+
+    /// How they are resized.
+    #[arg(long, value_enum, default_value_t)]
+    filter: Filter,
+
+    /// Where labels come from. `auto`: dataset.json if there is one, else what the format itself says;
+    /// `folders`: the folders at the top are the classes.
+    #[arg(
+        long,
+        value_enum,
+        default_value_t,
+        hide_possible_values = true,
+        value_name = "auto|none|folders|dataset.json"
+    )]
+    labels: LabelsFrom,
+
+    /// What shows through transparent images and as bars: white, black, or R,G,B.
     #[arg(long, value_name = "COLOUR", default_value = "white", value_parser = parse_colour)]
     background: Colour,
 
@@ -111,6 +148,35 @@ struct Verify {
     threads: Option<u16>,
 }
 
+/// Write a data set in another format.
+///
+/// `tfrecord`: a folder with `NAME-r02.tfrecords` and so on, as the paper's code reads them. `zip`, `folder`: PNG
+/// files with dataset.json, as stylegan2 and 3 read them. `webdataset`: a folder of tar files.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  pggan-data export datasets/faces-64 --format zip --dest faces-64x64.zip
+  pggan-data export datasets/faces-64 --format tfrecord --dest datasets/tf/faces")]
+struct Export {
+    /// Folder of a prepared data set.
+    dir: PathBuf,
+
+    /// Folder or archive to make.
+    #[arg(long, value_name = "PATH")]
+    dest: PathBuf,
+
+    /// The format.
+    #[arg(long, value_enum)]
+    format: Format,
+
+    /// Pixels a side; of TFRecords, the most. [default: the data set's]
+    #[arg(long, value_name = "R", value_parser = parse_resolution)]
+    resolution: Option<u32>,
+
+    /// Threads to encode on. [default: all processors]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+}
+
 #[derive(Clone, Copy)]
 struct Colour([u8; 3]);
 
@@ -127,6 +193,15 @@ fn parse_colour(text: &str) -> Result<Colour, String> {
     colour
         .map(Colour)
         .ok_or_else(|| "pass white, black, or three numbers from 0 to 255 such as 255,128,0".into())
+}
+
+fn parse_channels(text: &str) -> Result<usize, String> {
+    match text {
+        "1" => Ok(1),
+        "3" => Ok(3),
+        "4" => Ok(4),
+        _ => Err("pass 1 (grey), 3 (RGB) or 4 (RGB and transparency)".into()),
+    }
 }
 
 fn parse_resolution(text: &str) -> Result<u32, String> {
@@ -154,6 +229,7 @@ fn main() -> ExitCode {
         Command::Prepare(args) => args.run(),
         Command::Inspect(args) => args.run(),
         Command::Verify(args) => args.run(),
+        Command::Export(args) => args.run(),
     });
     match result {
         Ok(text) => {
@@ -175,6 +251,10 @@ impl Prepare {
         options.strict = self.strict;
         options.force = self.force;
         options.upscale = self.upscale;
+        options.channels = self.channels;
+        options.labels = self.labels;
+        options.crop = self.transform;
+        options.filter = self.filter;
         options.background = self.background.0;
         options.threads = self.threads.map_or(options.threads, usize::from);
         options.shard_bytes = self.shard_mib << 20;
@@ -197,7 +277,11 @@ impl Prepare {
 fn summary(report: &Report) -> String {
     let Report { images, dest, max_level, bytes, elapsed, .. } = report;
     let (side, dest, size) = (1 << max_level, dest.display(), inspect::size(*bytes));
-    let what = format!("{images} images at 4x4 to {side}x{side}, {size}, in {dest}");
+    let labels = match report.labels {
+        0 => String::new(),
+        labels => format!(" with {labels} labels"),
+    };
+    let what = format!("{images} images{labels} at 4x4 to {side}x{side}, {size}, in {dest}");
     let restored = match report.outcome {
         Outcome::AlreadyThere => {
             return format!("already prepared: {what} (pass --force to prepare again)");
@@ -244,13 +328,28 @@ impl Verify {
         let done = store.verify(threads, |done| meter.show(done, store.images(), 0))?;
         meter.finish();
         Ok(format!(
-            "{}: sound; {} files ({}) have the right BLAKE3 and the levels of all {} images agree ({:.1} s)",
+            "{}: sound; {} files ({}) have the right BLAKE3 and the levels of all {} images{} agree ({:.1} s)",
             self.dir.display(),
             done.shards,
             inspect::size(done.bytes),
             done.images,
+            store.labels().map_or_else(String::new, |l| format!(" with {} labels", l.width())),
             begin.elapsed().as_secs_f64()
         ))
+    }
+}
+
+impl Export {
+    fn run(self) -> anyhow::Result<String> {
+        let store = Store::open(&self.dir)?;
+        let all = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = self.threads.map_or(all, usize::from);
+        let Self { dest, format, resolution, .. } = self;
+        let options = ExportOptions { dest, format, resolution, threads };
+        let mut meter = Meter::new("writing", "img");
+        export(&store, &options, |done| meter.show(done, store.images(), 0))?;
+        meter.finish();
+        Ok(format!("wrote {} images to {}", store.images(), options.dest.display()))
     }
 }
 

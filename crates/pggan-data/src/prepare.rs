@@ -7,17 +7,17 @@ use memmap2::Mmap;
 
 use crate::decode::Decoder;
 use crate::pyramid::{Pyramid, level_bytes, levels, pyramid_bytes};
-use crate::source::{MAX_FILE_BYTES, Source};
+use crate::source::{LabelsFrom, MAX_FILE_BYTES, Source};
 use crate::store::manifest::{Bad, BadFiles, Crop, Filter, MAX_LISTED, Manifest, Recipe};
 use crate::store::{HEADER_BYTES, Journal, LevelWriter, MANIFEST, Staging, is_foreign, tidy};
 use crate::survey::{Survey, check_resolution};
 use crate::transform::Transform;
-use crate::{Error, MIN_LEVEL, Result, parallel};
+use crate::{CHANNELS, Error, MIN_LEVEL, Result, parallel};
 
 /// What to prepare and how.
 #[derive(Debug, Clone)]
 pub struct PrepareOptions {
-    /// A folder or a zip archive of images.
+    /// Where the images are, see [`crate::source`].
     pub source: PathBuf,
     /// Where the store is to be: a new or empty folder, or an older store.
     pub dest: PathBuf,
@@ -32,7 +32,16 @@ pub struct PrepareOptions {
     pub force: bool,
     /// Whether a resolution may be above that of the images.
     pub upscale: bool,
-    /// What shows through transparent images, RGB.
+    /// Colour planes: 1 (grey), 3 (RGB) or 4 (RGB and transparency).
+    pub channels: usize,
+    /// How pictures become squares.
+    pub crop: Crop,
+    /// How they are resized.
+    pub filter: Filter,
+    /// Where labels come from.
+    pub labels: LabelsFrom,
+    /// What shows through transparent images where there are 1 or 3 channels, and beside those that do not
+    /// fill the square, RGB.
     pub background: [u8; 3],
     /// Threads that decode. Their number does not change the result.
     pub threads: usize,
@@ -41,7 +50,7 @@ pub struct PrepareOptions {
 }
 
 impl PrepareOptions {
-    /// All images of `source` at the resolution that fits them, on white, with all processors.
+    /// All images of `source` at the resolution that fits them, RGB on white, with all processors.
     pub fn new(source: impl Into<PathBuf>, dest: impl Into<PathBuf>) -> Self {
         Self {
             source: source.into(),
@@ -51,6 +60,10 @@ impl PrepareOptions {
             strict: false,
             force: false,
             upscale: false,
+            channels: 3,
+            crop: Crop::Center,
+            filter: Filter::Lanczos3,
+            labels: LabelsFrom::Auto,
             background: [255; 3],
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             shard_bytes: 256 << 20,
@@ -109,6 +122,8 @@ pub struct Report {
     pub passed_over: u64,
     /// Images that were enlarged.
     pub enlarged: u64,
+    /// Classes, or numbers in a label; 0 without labels.
+    pub labels: u64,
     /// The store's highest level.
     pub max_level: u32,
     /// Bytes of pixels.
@@ -134,12 +149,17 @@ pub fn prepare(options: &PrepareOptions, mut progress: impl FnMut(Progress)) -> 
     if let Some(resolution) = options.resolution {
         check_resolution(resolution)?;
     }
-    let source = Source::open(&options.source)?;
+    if !CHANNELS.contains(&options.channels) {
+        return Err(Error::Channels { given: options.channels });
+    }
+    let source = Source::open(&options.source, options.labels)?;
     let recipe = Recipe {
         source: source.fingerprint(),
+        labels: source.labels_fingerprint(),
+        channels: options.channels,
         resolution: options.resolution,
-        crop: Crop::Center,
-        filter: Filter::Lanczos3,
+        crop: options.crop,
+        filter: options.filter,
         upscale: options.upscale,
         background: options.background,
         max_images: options.max_images,
@@ -151,10 +171,7 @@ pub fn prepare(options: &PrepareOptions, mut progress: impl FnMut(Progress)) -> 
     }
 
     let total = source.entries().len() as u64;
-    let survey =
-        Survey::take(&source, options.threads, options.max_images, options.strict, |done| {
-            progress(Progress::Survey { done, total });
-        })?;
+    let survey = Survey::take(&source, options, |done| progress(Progress::Survey { done, total }))?;
     let too_few = |good: u64, bad: &[Bad]| Error::TooFewImages {
         path: options.source.clone(),
         good,
@@ -165,7 +182,7 @@ pub fn prepare(options: &PrepareOptions, mut progress: impl FnMut(Progress)) -> 
     if survey.good.len() < 2 {
         return Err(too_few(survey.good.len() as u64, &survey.bad));
     }
-    let max_level = survey.level(options.resolution, options.upscale)?;
+    let max_level = survey.level(options)?;
 
     let staging = Staging::open(&options.dest, &recipe, max_level)?;
     if let Some(manifest) = staging.finished() {
@@ -174,10 +191,10 @@ pub fn prepare(options: &PrepareOptions, mut progress: impl FnMut(Progress)) -> 
         return Ok(report(options, &manifest, outcome, begin));
     }
     let build = Build { options, source: &source, survey, max_level, staging: &staging };
-    let Built { restored, names, bad, enlarged, writers } = build.run(progress)?;
-    if names.len() < 2 {
+    let Built { restored, kept, bad, enlarged, writers } = build.run(progress)?;
+    if kept.len() < 2 {
         staging.discard()?;
-        return Err(too_few(names.len() as u64, &bad));
+        return Err(too_few(kept.len() as u64, &bad));
     }
 
     let levels = writers.into_iter().rev().map(LevelWriter::into_level).collect();
@@ -185,9 +202,12 @@ pub fn prepare(options: &PrepareOptions, mut progress: impl FnMut(Progress)) -> 
     manifest.enlarged = enlarged;
     manifest.bad = BadFiles { count: bad.len() as u64, files: bad };
     manifest.bad.files.truncate(MAX_LISTED);
-    let mut lines = names.join("\n");
-    lines.push('\n');
-    let manifest = staging.finish(manifest, &lines)?;
+    let mut names = String::new();
+    for &entry in &kept {
+        names.push_str(&source.entries()[entry].name);
+        names.push('\n');
+    }
+    let manifest = staging.finish(manifest, &names, source.labels(&kept).as_ref())?;
     let outcome = if restored == 0 { Outcome::Prepared } else { Outcome::Resumed { restored } };
     Ok(report(options, &manifest, outcome, begin))
 }
@@ -219,8 +239,9 @@ fn report(
         bad: manifest.bad.count,
         passed_over: manifest.passed_over,
         enlarged: manifest.enlarged,
+        labels: manifest.labels,
         max_level: manifest.max_level,
-        bytes: manifest.images * pyramid_bytes(manifest.max_level) as u64,
+        bytes: manifest.images * pyramid_bytes(manifest.channels, manifest.max_level) as u64,
         elapsed: begin.elapsed(),
     }
 }
@@ -236,7 +257,8 @@ struct Build<'a> {
 
 struct Built {
     restored: u64,
-    names: Vec<String>,
+    /// The entries that became images.
+    kept: Vec<usize>,
     bad: Vec<Bad>,
     enlarged: u64,
     /// From the top level down.
@@ -253,39 +275,39 @@ struct Slot {
 impl Build<'_> {
     fn run(self, mut progress: impl FnMut(Progress)) -> Result<Built> {
         let Self { options, source, survey, max_level, staging } = self;
-        let restored = staging.restore(max_level)?;
+        let channels = options.channels;
+        let restored = staging.restore(channels, max_level)?;
         let next_entry = restored.last().map_or(0, |(journal, _)| journal.next_entry);
         let fresh = &survey.good[survey.good.partition_point(|&(entry, _)| entry < next_entry)..];
         let (journals, maps): (Vec<Journal>, Vec<Mmap>) = restored.into_iter().unzip();
         let tops: Vec<&[u8]> = maps
             .iter()
-            .flat_map(|map| map[HEADER_BYTES..].chunks_exact(level_bytes(max_level)))
+            .flat_map(|map| map[HEADER_BYTES..].chunks_exact(level_bytes(channels, max_level)))
             .collect();
 
         let mut shards = Vec::new();
-        let mut names = Vec::new();
+        let mut kept = Vec::new();
         let mut bad = Vec::new();
         let mut enlarged = 0;
         for journal in journals {
             shards.push(journal.shard);
-            names.extend(journal.names);
+            kept.extend(journal.kept);
             bad.extend(journal.bad);
             enlarged += journal.enlarged;
         }
         // What the shard that is being filled adds to these begins here.
-        let (mut noted_names, mut noted_bad, mut noted_enlarged) =
-            (names.len(), bad.len(), enlarged);
+        let (mut noted_kept, mut noted_bad, mut noted_enlarged) = (kept.len(), bad.len(), enlarged);
         let mut writers: Vec<LevelWriter> = (MIN_LEVEL..=max_level)
             .rev()
             .map(|level| {
                 let shards =
                     if level == max_level { std::mem::take(&mut shards) } else { Vec::new() };
-                LevelWriter::new(staging.dir(), level, options.shard_bytes, shards)
+                LevelWriter::new(staging.dir(), channels, level, options.shard_bytes, shards)
             })
             .collect();
 
         let worker = || make_worker(options, source, max_level, &tops, fresh);
-        let slot = Slot { outcome: Ok(()), pyramid: vec![0; pyramid_bytes(max_level)] };
+        let slot = Slot { outcome: Ok(()), pyramid: vec![0; pyramid_bytes(channels, max_level)] };
         let slots = vec![slot; 2 * options.threads + 2];
         let total = tops.len() + fresh.len();
         parallel::ordered(options.threads, total, slots, worker, |index, slot| {
@@ -298,25 +320,24 @@ impl Build<'_> {
                 return Ok(());
             }
             for (writer, (level, pixels)) in
-                writers.iter_mut().zip(levels(max_level, &slot.pyramid))
+                writers.iter_mut().zip(levels(channels, max_level, &slot.pyramid))
             {
                 if level < max_level {
                     writer.push(pixels)?;
                 } else if index >= tops.len() {
-                    names.push(source.entries()[entry].name.clone());
+                    kept.push(entry);
                     enlarged += u64::from(short < 1 << max_level);
                     if let Some(shard) = writer.push(pixels)? {
                         let number = (shard.first / shard.count) as usize;
                         let journal = Journal {
                             shard: shard.clone(),
                             next_entry: entry + 1,
-                            names: names[noted_names..].to_vec(),
+                            kept: kept[noted_kept..].to_vec(),
                             bad: bad[noted_bad..].to_vec(),
                             enlarged: enlarged - noted_enlarged,
                         };
                         staging.note(number, &journal)?;
-                        (noted_names, noted_bad, noted_enlarged) =
-                            (names.len(), bad.len(), enlarged);
+                        (noted_kept, noted_bad, noted_enlarged) = (kept.len(), bad.len(), enlarged);
                     }
                 }
             }
@@ -327,7 +348,7 @@ impl Build<'_> {
         }
         bad.extend(survey.bad);
         bad.sort_by_key(|bad| bad.entry);
-        Ok(Built { restored: tops.len() as u64, names, bad, enlarged, writers })
+        Ok(Built { restored: tops.len() as u64, kept, bad, enlarged, writers })
     }
 }
 
@@ -341,11 +362,13 @@ fn make_worker<'a>(
 ) -> Result<impl FnMut(usize, &mut Slot) + use<'a>> {
     let mut reader = source.reader()?;
     let mut encoded = Vec::new();
-    let mut decoder = Decoder::new(options.background);
-    let mut transform = Transform::new(1 << max_level);
-    let mut pyramid = Pyramid::default();
+    let channels = options.channels;
+    let mut decoder = Decoder::new(channels, options.background);
+    let mut transform =
+        Transform::new(1 << max_level, options.crop, options.filter, options.background);
+    let mut pyramid = Pyramid::new(channels);
     Ok(move |index: usize, slot: &mut Slot| {
-        let top = &mut slot.pyramid[..level_bytes(max_level)];
+        let top = &mut slot.pyramid[..level_bytes(channels, max_level)];
         slot.outcome = match tops.get(index) {
             Some(restored) => {
                 top.copy_from_slice(restored);
@@ -353,7 +376,9 @@ fn make_worker<'a>(
             }
             None => reader
                 .read(fresh[index - tops.len()].0, MAX_FILE_BYTES, &mut encoded)
-                .and_then(|()| decoder.decode(&encoded, |picture| transform.apply(picture, top)))
+                .and_then(|form| {
+                    decoder.decode(form, &encoded, |picture| transform.apply(picture, top))
+                })
                 .flatten(),
         };
         if slot.outcome.is_ok() {

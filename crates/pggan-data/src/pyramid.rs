@@ -5,47 +5,66 @@
 //! Up to 1024x1024 every mean is exact in `f32` (8 bits of value and 2 for each of 8 levels make 24), so
 //! the order of summation is of no account.
 
-use crate::{CHANNELS, MIN_LEVEL};
+use crate::MIN_LEVEL;
 
-/// Bytes of one image at `level`.
-pub const fn level_bytes(level: u32) -> usize {
-    CHANNELS << (2 * level)
+/// Bytes of one image of `channels` planes at `level`.
+pub const fn level_bytes(channels: usize, level: u32) -> usize {
+    channels << (2 * level)
 }
 
 /// Bytes of all levels of one image from `max_level` down to 4x4.
-pub fn pyramid_bytes(max_level: u32) -> usize {
-    (MIN_LEVEL..=max_level).map(level_bytes).sum()
+pub fn pyramid_bytes(channels: usize, max_level: u32) -> usize {
+    (MIN_LEVEL..=max_level).map(|level| level_bytes(channels, level)).sum()
 }
 
-/// The levels in a buffer of [`pyramid_bytes`], from the top down: `(level, [3, side, side])`.
-pub fn levels(max_level: u32, image: &[u8]) -> impl Iterator<Item = (u32, &[u8])> {
+/// The levels in a buffer of [`pyramid_bytes`], from the top down: `(level, [channels, side, side])`.
+pub fn levels(channels: usize, max_level: u32, image: &[u8]) -> impl Iterator<Item = (u32, &[u8])> {
     let mut rest = image;
     (MIN_LEVEL..=max_level).rev().map(move |level| {
-        let (this, below) = rest.split_at(level_bytes(level));
+        let (this, below) = rest.split_at(level_bytes(channels, level));
         rest = below;
         (level, this)
     })
 }
 
+/// `[channels, …]` to `[…, channels]`, appended.
+pub(crate) fn interleave(planes: &[u8], channels: usize, pixels: &mut Vec<u8>) {
+    let plane = planes.len() / channels;
+    let start = pixels.len();
+    pixels.resize(start + planes.len(), 0);
+    for (channel, plane) in planes.chunks_exact(plane.max(1)).enumerate() {
+        for (pixel, &value) in pixels[start..].chunks_exact_mut(channels).zip(plane) {
+            pixel[channel] = value;
+        }
+    }
+}
+
 /// Computes pyramids; keeps its scratch memory from one to the next.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Pyramid {
+    channels: usize,
     above: Vec<f32>,
     below: Vec<f32>,
 }
 
 impl Pyramid {
+    /// For images of `channels` planes.
+    pub fn new(channels: usize) -> Self {
+        Self { channels, above: Vec::new(), below: Vec::new() }
+    }
+
     /// Fills the lower levels of `image`, a buffer of [`pyramid_bytes`] that begins with the top level,
-    /// `[3, side, side]`.
+    /// `[channels, side, side]`.
     pub fn fill(&mut self, max_level: u32, image: &mut [u8]) {
-        let (top, mut rest) = image.split_at_mut(level_bytes(max_level));
+        let channels = self.channels;
+        let (top, mut rest) = image.split_at_mut(level_bytes(channels, max_level));
         let side = 1 << max_level;
-        self.above.resize(CHANNELS * side * side / 4, 0.0);
-        self.below.resize(CHANNELS * side * side / 16, 0.0);
+        self.above.resize(channels * side * side / 4, 0.0);
+        self.below.resize(channels * side * side / 16, 0.0);
         halve_bytes(top, side, &mut self.above);
         for level in (MIN_LEVEL..max_level).rev() {
             let side = 1 << level;
-            let (stored, lower) = rest.split_at_mut(level_bytes(level));
+            let (stored, lower) = rest.split_at_mut(level_bytes(channels, level));
             rest = lower;
             for (byte, &mean) in stored.iter_mut().zip(&self.above) {
                 *byte = round(mean);
@@ -97,7 +116,7 @@ mod tests {
     use proptest::prelude::*;
 
     /// The rule as a definition, in integers: the mean of a box of the *top* level, rounded half to even.
-    fn by_definition(max_level: u32, top: &[u8], level: u32) -> Vec<u8> {
+    fn by_definition(channels: usize, max_level: u32, top: &[u8], level: u32) -> Vec<u8> {
         let (from, to) = (1_usize << max_level, 1_usize << level);
         let side = from / to;
         let pixel = |c: usize, y: usize, x: usize| {
@@ -112,19 +131,20 @@ mod tests {
                 std::cmp::Ordering::Equal => (floor + floor % 2) as u8,
             }
         };
-        (0..CHANNELS * to * to).map(|i| pixel(i / (to * to), i / to % to, i % to)).collect()
+        (0..channels * to * to).map(|i| pixel(i / (to * to), i / to % to, i % to)).collect()
     }
 
-    fn check(max_level: u32, top: &[u8]) {
+    fn check(channels: usize, max_level: u32, top: &[u8]) {
         let mut image = top.to_vec();
-        image.resize(pyramid_bytes(max_level), 0xAA);
-        Pyramid::default().fill(max_level, &mut image);
-        for (level, pixels) in levels(max_level, &image) {
-            assert!(pixels == by_definition(max_level, top, level), "level {level} of {max_level}");
+        image.resize(pyramid_bytes(channels, max_level), 0xAA);
+        Pyramid::new(channels).fill(max_level, &mut image);
+        for (level, pixels) in levels(channels, max_level, &image) {
+            let expected = by_definition(channels, max_level, top, level);
+            assert!(pixels == expected, "level {level} of {max_level}");
         }
     }
 
-    fn noise(max_level: u32, seed: u64, values: u64) -> Vec<u8> {
+    fn noise(channels: usize, max_level: u32, seed: u64, values: u64) -> Vec<u8> {
         let mut state = seed;
         let draw = || {
             state = state
@@ -132,34 +152,37 @@ mod tests {
                 .wrapping_add(1_442_695_040_888_963_407);
             (state >> 33) % values
         };
-        std::iter::repeat_with(draw).map(|v| v as u8).take(level_bytes(max_level)).collect()
+        let bytes = level_bytes(channels, max_level);
+        std::iter::repeat_with(draw).map(|v| v as u8).take(bytes).collect()
     }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         /// Few distinct values make many ties.
         #[test]
-        fn equals_the_definition(max_level in 2..8_u32, seed: u64, values in 2..257_u64) {
-            check(max_level, &noise(max_level, seed, values));
+        fn equals_the_definition(
+            channels in 1..5_usize, max_level in 2..8_u32, seed: u64, values in 2..257_u64,
+        ) {
+            check(channels, max_level, &noise(channels, max_level, seed, values));
         }
     }
 
     #[test]
     fn exact_at_1024() {
-        check(10, &noise(10, 1, 256));
-        check(10, &noise(10, 2, 2));
+        check(3, 10, &noise(3, 10, 1, 256));
+        check(3, 10, &noise(3, 10, 2, 2));
     }
 
     #[test]
     fn scratch_of_a_larger_image_does_not_leak_into_a_smaller() {
-        let mut pyramid = Pyramid::default();
-        let mut large = vec![255; pyramid_bytes(7)];
+        let mut pyramid = Pyramid::new(3);
+        let mut large = vec![255; pyramid_bytes(3, 7)];
         pyramid.fill(7, &mut large);
-        let mut small = noise(4, 3, 256);
-        small.resize(pyramid_bytes(4), 0);
+        let mut small = noise(3, 4, 3, 256);
+        small.resize(pyramid_bytes(3, 4), 0);
         pyramid.fill(4, &mut small);
-        for (level, pixels) in levels(4, &small) {
-            assert_eq!(pixels, by_definition(4, &small[..level_bytes(4)], level));
+        for (level, pixels) in levels(3, 4, &small) {
+            assert_eq!(pixels, by_definition(3, 4, &small[..level_bytes(3, 4)], level));
         }
     }
 

@@ -1,8 +1,8 @@
 //! The first pass over a source: dimensions from headers, to choose or check the resolution.
 
 use crate::source::Source;
-use crate::store::manifest::Bad;
-use crate::{Error, MAX_RESOLUTION, MIN_LEVEL, Result, decode, parallel};
+use crate::store::manifest::{Bad, Crop};
+use crate::{Error, MAX_RESOLUTION, MIN_LEVEL, PrepareOptions, Result, decode, parallel};
 
 /// Read of each file at first. It holds the header of most; the rest are read whole.
 const BEGINNING: u64 = 64 << 10;
@@ -14,7 +14,7 @@ const MAX_AUTOMATIC_LEVEL: u32 = 10;
 /// What the headers say.
 #[derive(Debug, Default)]
 pub(crate) struct Survey {
-    /// Entries with a readable header, and their shorter side in pixels.
+    /// Entries with a readable header, and the resolution that they reach without being enlarged.
     pub(crate) good: Vec<(usize, u32)>,
     /// The other entries.
     pub(crate) bad: Vec<Bad>,
@@ -25,11 +25,10 @@ impl Survey {
     /// first bad file is an error.
     pub(crate) fn take(
         source: &Source,
-        threads: usize,
-        max_images: Option<u64>,
-        strict: bool,
+        options: &PrepareOptions,
         mut progress: impl FnMut(u64),
     ) -> Result<Self> {
+        let &PrepareOptions { threads, max_images, strict, crop, .. } = options;
         let mut survey = Self::default();
         let wanted = max_images.map_or(usize::MAX, |max| max as usize);
         let slots = vec![Ok((0, 0)); 16 * threads];
@@ -37,21 +36,20 @@ impl Survey {
             let mut reader = source.reader()?;
             let mut bytes = Vec::new();
             Ok(move |index: usize, slot: &mut Result<(u32, u32), String>| {
-                *slot =
-                    reader.read(index, BEGINNING, &mut bytes).and_then(
-                        |()| match decode::dimensions(&bytes) {
-                            Err(_) if bytes.len() as u64 == BEGINNING => reader
-                                .read(index, u64::MAX, &mut bytes)
-                                .and_then(|()| decode::dimensions(&bytes)),
-                            result => result,
-                        },
-                    );
+                *slot = reader.read(index, BEGINNING, &mut bytes).and_then(|form| {
+                    match decode::dimensions(form, &bytes) {
+                        Err(_) if bytes.len() as u64 == BEGINNING => reader
+                            .read(index, u64::MAX, &mut bytes)
+                            .and_then(|form| decode::dimensions(form, &bytes)),
+                        result => result,
+                    }
+                });
             })
         };
         let walked =
             parallel::ordered(threads, source.entries().len(), slots, worker, |index, slot| {
                 match slot {
-                    Ok((width, height)) => survey.good.push((index, *(width.min(height)))),
+                    Ok((width, height)) => survey.good.push((index, crop.reach(*width, *height))),
                     Err(reason) => {
                         survey.bad.push(Bad::found(source, index, std::mem::take(reason), strict)?);
                     }
@@ -71,8 +69,16 @@ impl Survey {
     }
 
     /// The level to prepare: that of the resolution asked for, else the highest that at least 95% of the
-    /// images reach without being enlarged (1024x1024 at most).
-    pub(crate) fn level(&self, asked: Option<u32>, upscale: bool) -> Result<u32> {
+    /// images reach without being enlarged (1024x1024 at most), or what the first has if none is resized.
+    pub(crate) fn level(&self, options: &PrepareOptions) -> Result<u32> {
+        if options.crop == Crop::None {
+            let resolution = options.resolution.unwrap_or(self.good[0].1);
+            return check_resolution(resolution).map(|()| resolution.trailing_zeros());
+        }
+        self.level_of_most(options.resolution, options.upscale)
+    }
+
+    fn level_of_most(&self, asked: Option<u32>, upscale: bool) -> Result<u32> {
         let images = self.good.len() as u64;
         let reached =
             |level: u32| (images - self.smaller_than(1 << level)) * 100 >= images * MUST_REACH;
@@ -135,16 +141,21 @@ mod tests {
             (sides(&[(5000, 2)]), 10),
             (sides(&[(3, 2)]), 2),
         ] {
-            assert_eq!(survey.level(None, false).unwrap(), level, "{:?}", &survey.good[..2]);
+            assert_eq!(
+                survey.level_of_most(None, false).unwrap(),
+                level,
+                "{:?}",
+                &survey.good[..2]
+            );
         }
     }
 
     #[test]
     fn a_resolution_above_the_data_says_what_fits() {
         let survey = sides(&[(200, 94), (20, 6)]);
-        assert_eq!(survey.level(Some(16), false).unwrap(), 4);
-        assert_eq!(survey.level(Some(256), true).unwrap(), 8);
-        let message = survey.level(Some(64), false).unwrap_err().to_string();
+        assert_eq!(survey.level_of_most(Some(16), false).unwrap(), 4);
+        assert_eq!(survey.level_of_most(Some(256), true).unwrap(), 8);
+        let message = survey.level_of_most(Some(64), false).unwrap_err().to_string();
         assert!(
             message.contains("6 of 100 images are smaller; pass --resolution 16,"),
             "{message}"

@@ -8,7 +8,8 @@ use super::*;
 type Outcome = Result<(u32, u32, Vec<u8>), String>;
 
 fn decode_on(background: [u8; 3], bytes: &[u8]) -> Outcome {
-    Decoder::new(background).decode(bytes, |p| (p.width, p.height, p.rgb.to_vec()))
+    Decoder::new(3, background)
+        .decode(Form::Encoded, bytes, |p| (p.width, p.height, p.pixels.to_vec()))
 }
 
 fn decode(bytes: &[u8]) -> Outcome {
@@ -123,7 +124,7 @@ fn every_format() {
         (ImageFormat::Jpeg, 24),
     ] {
         let bytes = encode(picture.clone(), format);
-        assert_eq!(dimensions(&bytes), Ok((32, 16)), "{format:?}");
+        assert_eq!(dimensions(Form::Encoded, &bytes), Ok((32, 16)), "{format:?}");
         let (width, height, rgb) = decode(&bytes).unwrap();
         assert_eq!((width, height), (32, 16), "{format:?}");
         assert!(close(&rgb, &picture, within), "{format:?}");
@@ -205,7 +206,11 @@ fn exif_orientation_is_applied() {
     ] {
         for big_endian in [false, true] {
             let bytes = oriented(&stored, orientation, big_endian);
-            assert_eq!(dimensions(&bytes), Ok((32, 16)), "orientation {orientation}");
+            assert_eq!(
+                dimensions(Form::Encoded, &bytes),
+                Ok((32, 16)),
+                "orientation {orientation}"
+            );
             let (width, height, rgb) = decode(&bytes).unwrap();
             assert_eq!((width, height), (32, 16), "orientation {orientation}");
             assert!(close(&rgb, &upright, 24), "orientation {orientation}");
@@ -215,12 +220,13 @@ fn exif_orientation_is_applied() {
 
 #[test]
 fn buffers_do_not_leak_from_one_image_into_the_next() {
-    let mut decoder = Decoder::new([0; 3]);
+    let mut decoder = Decoder::new(3, [0; 3]);
     let pictures = [corners(40, 40), corners(8, 8), corners(16, 64)];
     for format in [ImageFormat::Png, ImageFormat::Gif] {
         for picture in &pictures {
             let bytes = encode(picture.clone(), format);
-            let rgb = decoder.decode(&bytes, |picture| picture.rgb.to_vec()).unwrap();
+            let rgb =
+                decoder.decode(Form::Encoded, &bytes, |picture| picture.pixels.to_vec()).unwrap();
             assert_eq!(&rgb, picture.as_raw());
         }
     }
@@ -251,7 +257,7 @@ fn what_is_no_image_says_so() {
         (b"II*\0\x08\0\0\0\0\0\0\0", "Tiff is not supported; convert it to PNG"),
     ] {
         assert_eq!(decode(bytes), Err(reason.to_owned()));
-        assert_eq!(dimensions(bytes), Err(reason.to_owned()));
+        assert_eq!(dimensions(Form::Encoded, bytes), Err(reason.to_owned()));
     }
 }
 
@@ -272,10 +278,10 @@ fn lying_headers_cost_nothing() {
     for (name, bytes) in
         [("PNG", huge_png), ("JPEG", huge_jpeg), ("GIF", huge_gif), ("BMP", huge_bmp)]
     {
-        let mut decoder = Decoder::new([0; 3]);
-        let reason = decoder.decode(&bytes, |_| ()).unwrap_err();
+        let mut decoder = Decoder::new(3, [0; 3]);
+        let reason = decoder.decode(Form::Encoded, &bytes, |_| ()).unwrap_err();
         assert!(reason.contains("limit"), "{name}: {reason}");
-        assert_eq!(decoder.rgb.capacity() + decoder.raw.capacity(), 0, "{name}");
+        assert_eq!(decoder.pixels.capacity() + decoder.raw.capacity(), 0, "{name}");
     }
 }
 
@@ -304,10 +310,55 @@ proptest! {
         }
         match decode(&bytes) {
             Ok((width, height, rgb)) => {
-                prop_assert_eq!(dimensions(&bytes), Ok((width, height)));
+                prop_assert_eq!(dimensions(Form::Encoded, &bytes), Ok((width, height)));
                 prop_assert_eq!(rgb.len(), 3 * width as usize * height as usize);
             }
             Err(reason) => prop_assert!(!reason.is_empty() && reason != "the decoder panicked"),
         }
     }
+}
+
+/// One picture with a half transparent pixel, in every form, to every number of channels.
+#[test]
+fn channels_are_as_asked_for() {
+    use ExtendedColorType::{L8, Rgb8, Rgba8};
+    let (grey, rgb) = ([7, 250], [200, 40, 40, 40, 40, 200]);
+    let rgba = [200, 40, 40, 255, 100, 100, 100, 51];
+    let to = |channels, form, bytes: &[u8]| {
+        let mut decoder = Decoder::new(channels, [10, 20, 30]);
+        decoder.decode(form, bytes, |p| {
+            assert_eq!(p.channels, channels);
+            p.pixels.to_vec()
+        })
+    };
+    // 0.299·200 + 0.587·40 + 0.114·40 = 87.8; of (28, 36, 44), which is 100 at a fifth: 34.5
+    let cases: [(&[u8], _, [&[u8]; 3]); 3] = [
+        (&grey, L8, [&grey, &[7, 7, 7, 250, 250, 250], &[7, 7, 7, 255, 250, 250, 250, 255]]),
+        (&rgb, Rgb8, [&[88, 58], &rgb, &[200, 40, 40, 255, 40, 40, 200, 255]]),
+        (&rgba, Rgba8, [&[88, 35], &[200, 40, 40, 28, 36, 44], &rgba]),
+    ];
+    for (samples, color, expected) in cases {
+        let raw = Form::Pixels { width: 2, height: 1, channels: samples.len() / 2 };
+        for (channels, expected) in [1, 3, 4].into_iter().zip(expected) {
+            let encoded = to(channels, Form::Encoded, &png(samples, 2, 1, color));
+            assert_eq!(encoded.as_deref(), Ok(expected), "{color:?} to {channels}");
+            assert_eq!(to(channels, raw, samples).as_deref(), Ok(expected));
+        }
+    }
+    let short = Form::Pixels { width: 3, height: 1, channels: 3 };
+    assert!(to(3, short, &rgb).is_err_and(|reason| reason.contains("6 bytes")));
+
+    let jpeg = encode(corners(32, 32), ImageFormat::Jpeg);
+    let colours = to(3, Form::Encoded, &jpeg).unwrap();
+    let luma: Vec<u8> = colours.as_chunks::<3>().0.iter().map(|&p| luma(p)).collect();
+    assert_eq!(to(1, Form::Encoded, &jpeg), Ok(luma));
+    let opaque = to(4, Form::Encoded, &jpeg).unwrap();
+    assert!(
+        opaque
+            .as_chunks::<4>()
+            .0
+            .iter()
+            .zip(colours.as_chunks::<3>().0)
+            .all(|(&[r, g, b, a], &rgb)| [r, g, b] == rgb && a == 255)
+    );
 }

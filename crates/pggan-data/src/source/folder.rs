@@ -4,29 +4,61 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::{Entry, is_image_name, printable};
+use super::{
+    Container, DATASET_JSON, Entry, Listing, MAX_FILE_BYTES, ReadEntry, is_image_name, printable,
+};
 use crate::Result;
+use crate::decode::Form;
 use crate::error::Context;
 
 /// The files of a folder; their order is that of the entries.
 #[derive(Debug)]
-pub(super) struct Folder {
+struct Folder {
     paths: Vec<PathBuf>,
 }
 
-impl Folder {
-    pub(super) fn list(root: &Path) -> Result<(Vec<Entry>, u64, Self)> {
-        let mut walk = Walk::default();
-        walk.visit(root, "", &mut Vec::new())?;
-        walk.found.sort_unstable_by(|(a, _), (b, _)| a.name.as_bytes().cmp(b.name.as_bytes()));
-        let (entries, paths) = walk.found.into_iter().unzip();
-        Ok((entries, walk.passed_over, Self { paths }))
+pub(super) fn list(root: &Path) -> Result<Listing> {
+    let mut walk = Walk::default();
+    walk.visit(root, "", &mut Vec::new())?;
+    walk.found.sort_unstable_by(|(a, _), (b, _)| a.name.as_bytes().cmp(b.name.as_bytes()));
+    let (entries, paths) = walk.found.into_iter().unzip();
+    let json = root.join(DATASET_JSON);
+    let mut dataset_json = None;
+    if json.is_file() {
+        let mut bytes = Vec::new();
+        let file = File::open(&json).context("read", &json)?;
+        file.take(MAX_FILE_BYTES).read_to_end(&mut bytes).context("read", &json)?;
+        dataset_json = Some(bytes);
+        walk.passed_over -= 1;
     }
+    let passed_over = walk.passed_over;
+    Ok(Listing { passed_over, dataset_json, ..Listing::of(entries, Box::new(Folder { paths })) })
+}
 
-    pub(super) fn read(&self, index: usize, limit: u64, bytes: &mut Vec<u8>) -> Result<(), String> {
+/// The files that lie in a folder itself, sorted; what other formats in folders are told by.
+pub(super) fn files(root: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for item in fs::read_dir(root).context("list", root)? {
+        let path = item.context("list", root)?.path();
+        if path.is_file() {
+            files.push(path);
+        }
+    }
+    files.sort_unstable();
+    Ok(files)
+}
+
+impl Container for Folder {
+    fn reader(&self) -> Result<Box<dyn ReadEntry + '_>> {
+        Ok(Box::new(self))
+    }
+}
+
+impl ReadEntry for &Folder {
+    fn read(&mut self, index: usize, limit: u64, bytes: &mut Vec<u8>) -> Result<Form, String> {
         let file = File::open(&self.paths[index]).map_err(|error| error.to_string())?;
         file.take(limit).read_to_end(bytes).map_err(|error| error.to_string())?;
-        Ok(())
+        Ok(Form::Encoded)
     }
 }
 
@@ -57,7 +89,7 @@ impl Walk {
                     self.visit(&path, &format!("{name}/"), above)?;
                 }
                 Ok(meta) if meta.is_file() && is_image_name(&file_name) => {
-                    self.found.push((Entry { name, bytes: meta.len(), checksum: None }, path));
+                    self.found.push((Entry::new(name, meta.len()), path));
                 }
                 Ok(meta) if meta.is_dir() => {}
                 _ => self.passed_over += 1,
@@ -86,7 +118,7 @@ mod tests {
         for (target, link) in [("..", "a/up"), ("nowhere", "gone.png"), ("b.png", "l.png")] {
             std::os::unix::fs::symlink(target, dir.path().join(link)).unwrap();
         }
-        let (entries, passed_over, _) = Folder::list(dir.path()).unwrap();
+        let Listing { entries, passed_over, .. } = list(dir.path()).unwrap();
         let names: Vec<_> = entries.iter().map(|entry| entry.name.as_str()).collect();
         assert_eq!(names, ["B.png", "a-1.png", "a/b/c.gif", "a/z.jpg", "b.png", "l.png"]);
         assert_eq!(passed_over, 2, "notes.txt and the broken link");

@@ -1,13 +1,42 @@
-//! Where images come from: a folder or a zip archive of image files.
+//! Where images come from. What a path holds is told by its content and, of folders, by the names in them.
 //!
-//! A source is a sorted list of names; opening it reads no image. Each thread that reads images has a
-//! [`Reader`] of its own.
+//! | source | labels of its own |
+//! |---|---|
+//! | folder of image files, with all folders below it | `dataset.json` |
+//! | `.zip` of image files (stylegan2/3) | `dataset.json` |
+//! | `.tar`, `.tar.gz`, or a folder of them (webdataset) | `.cls` or `.json` beside each image, or `dataset.json` |
+//! | CIFAR-10, CIFAR-100: binary or Python version, `.tar.gz` or unpacked | (fine) classes |
+//! | MNIST's IDX, also `.gz` | `labels` file beside the images |
+//! | SVHN's `.mat` | digits |
+//! | LMDB of image files (LSUN): the folder or `data.mdb` | |
+//! | the paper's TFRecords: the folder or one file | `-rxx.labels` |
+//! | `synthetic:COUNTxSIDE` | disc, square, triangle |
+//!
+//! A source is a list of names in a fixed order; opening it decodes no image. Each thread that reads images
+//! has a [`Reader`] of its own. A format is one file here: it lists its images and makes readers of them.
 
+mod blob;
+mod cifar;
 mod folder;
+mod idx;
+mod labelling;
+mod lmdb;
+mod pixels;
+mod svhn;
+mod synthetic;
+mod tar;
+mod tfrecords;
 mod zip;
 
+use std::fmt::Debug;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
+pub use labelling::LabelsFrom;
+
+use crate::decode::Form;
+use crate::labels::{Label, Labels, Scheme};
 use crate::{Error, Result};
 
 /// Files above this many bytes are not read: no image file is that large, but a lie may be.
@@ -15,17 +44,20 @@ pub const MAX_FILE_BYTES: u64 = 512 << 20;
 
 /// What a file must be called to be looked at. What it *is*, its content tells.
 const EXTENSIONS: [&str; 8] = ["png", "jpg", "jpeg", "jpe", "jfif", "webp", "gif", "bmp"];
+/// Of a file, what tells its format.
+const BEGINNING: u64 = 512;
+/// Labels beside images, as stylegan's `dataset_tool.py` writes them.
+const DATASET_JSON: &str = "dataset.json";
 
-/// A collection of image files in a fixed order: by the bytes of their names.
+/// A collection of images in a fixed order.
 #[derive(Debug)]
 pub struct Source {
     path: PathBuf,
-    entries: Vec<Entry>,
-    passed_over: u64,
-    kind: Kind,
+    listing: Listing,
+    scheme: Option<Scheme>,
 }
 
-/// One image file of a [`Source`].
+/// One image of a [`Source`].
 #[derive(Debug)]
 pub struct Entry {
     /// Path inside the source, with `/` between parts. For people only: it is never used to open or
@@ -35,32 +67,72 @@ pub struct Entry {
     pub bytes: u64,
     /// CRC-32 where the container states it.
     checksum: Option<u32>,
+    /// What it is of, if the source says so.
+    pub label: Option<Label>,
 }
 
+impl Entry {
+    fn new(name: String, bytes: u64) -> Self {
+        Self { name, bytes, checksum: None, label: None }
+    }
+}
+
+/// What a format finds at a path.
 #[derive(Debug)]
-enum Kind {
-    Folder(folder::Folder),
-    Zip(zip::Zip),
+struct Listing {
+    /// In the order of the store. That of files is the order of the bytes of their names.
+    entries: Vec<Entry>,
+    /// Files that are not called like an image.
+    passed_over: u64,
+    /// What classes are called, where that is known: then there are as many, even if some have no image.
+    class_names: Vec<String>,
+    /// How many classes there are at least.
+    classes: usize,
+    /// The content of `dataset.json` beside the images.
+    dataset_json: Option<Vec<u8>>,
+    container: Box<dyn Container>,
+}
+
+impl Listing {
+    /// Images of a format that consists of nothing else.
+    fn of(entries: Vec<Entry>, container: Box<dyn Container>) -> Self {
+        let (class_names, classes, dataset_json) = (Vec::new(), 0, None);
+        Self { entries, passed_over: 0, class_names, classes, dataset_json, container }
+    }
+}
+
+/// Images in one format.
+trait Container: Debug + Send + Sync {
+    /// A reader for one thread.
+    fn reader(&self) -> Result<Box<dyn ReadEntry + '_>>;
+}
+
+/// Reads images of a [`Container`].
+trait ReadEntry: Debug {
+    /// Reads the first `limit` bytes of an entry into `bytes`, which is empty.
+    ///
+    /// The error is the reason for which the file is bad.
+    fn read(&mut self, index: usize, limit: u64, bytes: &mut Vec<u8>) -> Result<Form, String>;
 }
 
 impl Source {
-    /// Lists the image files at `path`: a folder (with all folders below it) or a zip archive.
+    /// Lists the images at `path`, see [the table](self).
     ///
-    /// Files whose extension is not an image's, and files whose name begins with a dot, are passed over.
-    pub fn open(path: &Path) -> Result<Self> {
-        let unreadable = |reason: String| Error::SourceUnreadable { path: path.to_owned(), reason };
-        let (entries, passed_over, kind) = if path.is_dir() {
-            let (entries, passed_over, folder) = folder::Folder::list(path)?;
-            (entries, passed_over, Kind::Folder(folder))
-        } else if path.is_file() {
-            let (entries, passed_over, zip) = zip::Zip::list(path).map_err(unreadable)?;
-            (entries, passed_over, Kind::Zip(zip))
-        } else if path.symlink_metadata().is_ok() {
-            return Err(unreadable("neither a folder nor a file that can be opened".into()));
-        } else {
-            return Err(Error::SourceMissing { path: path.to_owned() });
-        };
-        Ok(Self { path: path.to_owned(), entries, passed_over, kind })
+    /// In folders and archives, files whose extension is not an image's, and files whose name begins with a
+    /// dot, are passed over.
+    pub fn open(path: &Path, labels: LabelsFrom) -> Result<Self> {
+        let mut listing = list(path)?;
+        let bad_labels = |reason: String| Error::Labels { path: path.to_owned(), reason };
+        labelling::label(&mut listing, labels).map_err(bad_labels)?;
+        let classes = listing.classes.max(listing.class_names.len());
+        let given = listing.entries.iter().filter_map(|entry| entry.label.as_ref());
+        let scheme = Scheme::of(given, classes).map_err(bad_labels)?;
+        if let Some(Scheme::Classes(count)) = scheme
+            && count > listing.class_names.len()
+        {
+            listing.class_names.clear();
+        }
+        Ok(Self { path: path.to_owned(), listing, scheme })
     }
 
     /// Where it is.
@@ -74,14 +146,25 @@ impl Source {
         full.file_name().map_or_else(|| "/".into(), |name| printable(&name.to_string_lossy()))
     }
 
-    /// Its image files, sorted by name.
+    /// Its images, in their order.
     pub fn entries(&self) -> &[Entry] {
-        &self.entries
+        &self.listing.entries
     }
 
     /// How many files are not called like an image.
     pub fn passed_over(&self) -> u64 {
-        self.passed_over
+        self.listing.passed_over
+    }
+
+    /// What its classes are called; empty where that is not known.
+    pub fn class_names(&self) -> &[String] {
+        &self.listing.class_names
+    }
+
+    /// The labels of some of its entries, all of which have one; none if the source has no labels.
+    pub fn labels(&self, entries: &[usize]) -> Option<Labels> {
+        let labels = entries.iter().filter_map(|&entry| self.entries()[entry].label.as_ref());
+        self.scheme.map(|scheme| scheme.table(labels))
     }
 
     /// BLAKE3 over every name, size and checksum: equal for equal sources, wherever they lie.
@@ -89,7 +172,7 @@ impl Source {
     /// The contents are not read, so an edit that changes neither name nor size goes unnoticed.
     pub fn fingerprint(&self) -> String {
         let mut hasher = blake3::Hasher::new();
-        for Entry { name, bytes, checksum } in &self.entries {
+        for Entry { name, bytes, checksum, .. } in self.entries() {
             hasher.update(&(name.len() as u64).to_le_bytes());
             hasher.update(name.as_bytes());
             hasher.update(&bytes.to_le_bytes());
@@ -98,45 +181,138 @@ impl Source {
         hasher.finalize().to_hex().to_string()
     }
 
+    /// BLAKE3 over the labels of all entries and what classes are called; none without labels.
+    pub fn labels_fingerprint(&self) -> Option<String> {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(format!("{:?}", self.scheme?).as_bytes());
+        for entry in self.entries() {
+            match &entry.label {
+                None => hasher.update(b"-"),
+                Some(Label::Class(class)) => hasher.update(b"c").update(&class.to_le_bytes()),
+                Some(Label::Vector(vector)) => {
+                    hasher.update(b"v");
+                    for value in vector {
+                        hasher.update(&value.to_le_bytes());
+                    }
+                    &mut hasher
+                }
+            };
+        }
+        hasher.update(self.class_names().join("\n").as_bytes());
+        Some(hasher.finalize().to_hex().to_string())
+    }
+
     /// A reader for one thread.
     pub fn reader(&self) -> Result<Reader<'_>> {
-        let handle = match &self.kind {
-            Kind::Folder(folder) => Handle::Folder(folder),
-            Kind::Zip(zip) => Handle::Zip(zip.reader(&self.path)?),
-        };
-        Ok(Reader { entries: &self.entries, handle })
+        Ok(Reader { source: self, reader: self.listing.container.reader()? })
     }
 }
 
-/// Reads the files of a [`Source`].
-#[derive(Debug)]
-pub struct Reader<'a> {
-    entries: &'a [Entry],
-    handle: Handle<'a>,
+/// What is at a path.
+fn list(path: &Path) -> Result<Listing> {
+    let unreadable = |reason: String| Error::SourceUnreadable { path: path.to_owned(), reason };
+    if path.is_dir() {
+        return list_folder(path);
+    }
+    if path.is_file() {
+        return list_file(path).map_err(unreadable);
+    }
+    if path.symlink_metadata().is_ok() {
+        return Err(unreadable("neither a folder nor a file that can be opened".into()));
+    }
+    match path.to_str().and_then(synthetic::parse) {
+        Some(asked) => {
+            let (count, side) = asked.map_err(unreadable)?;
+            Ok(synthetic::list(count, side))
+        }
+        None => Err(Error::SourceMissing { path: path.to_owned() }),
+    }
 }
 
+fn list_folder(path: &Path) -> Result<Listing> {
+    let unreadable = |reason: String| Error::SourceUnreadable { path: path.to_owned(), reason };
+    let files = folder::files(path)?;
+    let names = || files.iter().filter_map(|file| file.file_name()?.to_str());
+    let with = |ending: &str| -> Vec<&Path> {
+        let ends = |file: &&PathBuf| file.to_str().is_some_and(|file| file.ends_with(ending));
+        files.iter().filter(ends).map(PathBuf::as_path).collect()
+    };
+    if cifar::is_cifar(names()) {
+        return cifar::list_files(&files.iter().map(PathBuf::as_path).collect::<Vec<_>>())
+            .map_err(unreadable);
+    }
+    if let Some(file) = tfrecords::highest(&with(".tfrecords")) {
+        return tfrecords::list(file).map_err(unreadable);
+    }
+    if let &[database] = &with("/data.mdb")[..] {
+        let blob = blob::Blob::open(database).map_err(|error| unreadable(error.to_string()))?;
+        return lmdb::list(blob).map_err(unreadable);
+    }
+    let shards = with(".tar");
+    if !shards.is_empty() {
+        return tar::archives(&shards).and_then(tar::list).map_err(unreadable);
+    }
+    folder::list(path)
+}
+
+fn list_file(path: &Path) -> Result<Listing, String> {
+    let mut beginning = Vec::new();
+    let file = File::open(path).map_err(|error| error.to_string())?;
+    file.take(BEGINNING).read_to_end(&mut beginning).map_err(|error| error.to_string())?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    if is_called(&name, "tfrecords") {
+        return tfrecords::list(path);
+    }
+    if beginning.starts_with(b"PK") || is_called(&name, "zip") {
+        return zip::list(path);
+    }
+    if is_called(&name, "bin") {
+        return cifar::list_files(&[path]);
+    }
+    let blob = blob::Blob::open(path).map_err(|error| error.to_string())?;
+    let beginning = blob.beginning(BEGINNING).map_err(|error| error.to_string())?;
+    if idx::is_idx(&beginning) {
+        return idx::list(path, blob);
+    }
+    if lmdb::is_lmdb(&beginning) {
+        return lmdb::list(blob);
+    }
+    if svhn::is_mat(&beginning) {
+        return svhn::list(&blob);
+    }
+    if tar::is_tar(&beginning) {
+        let members = tar::members(&blob)?;
+        if cifar::is_cifar(members.iter().map(|(name, _, _)| name.as_str())) {
+            return cifar::list_archive(&blob);
+        }
+        return tar::list(vec![(name, blob)]);
+    }
+    Err("its content is none of the formats that are known".into())
+}
+
+/// Reads the images of a [`Source`].
 #[derive(Debug)]
-enum Handle<'a> {
-    Folder(&'a folder::Folder),
-    Zip(zip::ZipReader<'a>),
+pub struct Reader<'a> {
+    source: &'a Source,
+    reader: Box<dyn ReadEntry + 'a>,
 }
 
 impl Reader<'_> {
     /// Reads the first `limit` bytes of entry `index` into `bytes`, which is cleared before.
     ///
     /// The error is the reason for which the file is bad.
-    pub fn read(&mut self, index: usize, limit: u64, bytes: &mut Vec<u8>) -> Result<(), String> {
+    pub fn read(&mut self, index: usize, limit: u64, bytes: &mut Vec<u8>) -> Result<Form, String> {
         bytes.clear();
-        let size = self.entries[index].bytes;
-        match size {
+        let Entry { bytes: size, label, .. } = &self.source.entries()[index];
+        match *size {
             0 => return Err("the file is empty".into()),
             1..=MAX_FILE_BYTES => {}
-            _ => return Err(format!("{size} bytes are too many for an image file")),
+            size => return Err(format!("{size} bytes are too many for an image file")),
         }
-        match &mut self.handle {
-            Handle::Folder(folder) => folder.read(index, limit.min(MAX_FILE_BYTES), bytes),
-            Handle::Zip(zip) => zip.read(index, limit.min(MAX_FILE_BYTES), bytes),
+        if self.source.scheme.is_some() && label.is_none() {
+            return Err("it has no label, and others have".into());
         }
+        self.reader.read(index, limit.min(MAX_FILE_BYTES), bytes)
     }
 }
 
@@ -146,6 +322,11 @@ fn is_image_name(name: &str) -> bool {
     // `._x.jpg` is macOS's note about x.jpg, not an image.
     !name.starts_with('.')
         && extension.is_some_and(|e| EXTENSIONS.iter().any(|image| e.eq_ignore_ascii_case(image)))
+}
+
+/// Whether a name has this extension.
+fn is_called(name: &str, extension: &str) -> bool {
+    name.rsplit_once('.').is_some_and(|(_, found)| found.eq_ignore_ascii_case(extension))
 }
 
 /// A name fit for a terminal and for one line of a file.

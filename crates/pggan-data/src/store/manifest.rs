@@ -9,13 +9,15 @@ use serde::{Deserialize, Serialize};
 
 use super::{MANIFEST, shard_name};
 use crate::error::Context;
+use crate::labels::MAX_LABELS;
 use crate::source::Source;
 use crate::{CHANNELS, Error, MAX_LEVEL, MIN_LEVEL, Result};
 
 /// What `format` says.
 const FORMAT: &str = "pggan-pyramid";
-/// What `version` says; a reader refuses others.
-const VERSION: u32 = 1;
+/// What `version` says. Version 1 had neither labels nor a choice of channels, and is read; later ones are
+/// refused.
+const VERSION: u32 = 2;
 /// Bad files that are listed; more are only counted.
 pub(crate) const MAX_LISTED: usize = 1000;
 /// A manifest above this size is not read. Ours has some 100 bytes a shard.
@@ -28,12 +30,18 @@ pub struct Manifest {
     version: u32,
     /// What people call the data: the last part of the source's path.
     pub name: String,
-    /// Colour planes.
+    /// Colour planes: 1 (grey), 3 (RGB) or 4 (RGB and opacity).
     pub channels: usize,
     /// Images, the same at every level.
     pub images: u64,
-    /// Label columns; 0, there are none yet.
+    /// Classes, or numbers in a label; 0 if images have no labels.
     pub labels: u64,
+    /// What classes are called, in their order; empty if that is not known.
+    #[serde(default)]
+    pub class_names: Vec<String>,
+    /// BLAKE3 of `labels.safetensors`; none without labels.
+    #[serde(default)]
+    pub labels_blake3: Option<String>,
     /// The highest level.
     pub max_level: u32,
     /// What was asked for.
@@ -55,6 +63,12 @@ pub struct Manifest {
 pub struct Recipe {
     /// BLAKE3 over the source's names and sizes, see [`Source::fingerprint`].
     pub source: String,
+    /// BLAKE3 over the source's labels, see [`Source::labels_fingerprint`].
+    #[serde(default)]
+    pub labels: Option<String>,
+    /// Colour planes.
+    #[serde(default = "rgb")]
+    pub channels: usize,
     /// Pixels a side, or none if it was left to the data.
     pub resolution: Option<u32>,
     /// How a picture becomes a square.
@@ -71,20 +85,46 @@ pub struct Recipe {
     pub shard_bytes: u64,
 }
 
+/// The channels of version 1.
+fn rgb() -> usize {
+    3
+}
+
 /// How a picture becomes a square.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Crop {
     /// The middle of the longer side.
+    #[default]
+    #[value(name = "center-crop")]
     Center,
+    /// The middle at four to three, with bars above and below, as LSUN's cars are prepared.
+    #[value(name = "center-crop-wide")]
+    CenterWide,
+    /// All of it, with bars where it is shorter.
+    Pad,
+    /// All of it, out of shape.
+    Stretch,
+    /// Nothing is done: pictures must have the resolution.
+    None,
 }
 
-/// How a square is resized.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// How pictures are resized.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Filter {
     /// Lanczos, three lobes.
+    #[default]
+    #[value(name = "lanczos")]
     Lanczos3,
+    /// Catmull and Rom's cubic, Pillow's bicubic.
+    Bicubic,
+    /// A triangle.
+    Bilinear,
+    /// Hamming's window on one lobe.
+    Hamming,
+    /// A box: plain means.
+    Box,
 }
 
 impl Recipe {
@@ -94,6 +134,11 @@ impl Recipe {
         let limit = |n: Option<u64>| n.map_or("all".into(), |n| n.to_string());
         let differences = [
             (self.source != asked.source, "the source has other files".into()),
+            (self.labels != asked.labels, "other labels".into()),
+            (
+                self.channels != asked.channels,
+                format!("channels {}, not {}", self.channels, asked.channels),
+            ),
             (
                 self.resolution != asked.resolution,
                 format!(
@@ -115,7 +160,8 @@ impl Recipe {
                 format!("images {}, not {}", limit(self.max_images), limit(asked.max_images)),
             ),
             (self.shard_bytes != asked.shard_bytes, "another size of shards".into()),
-            (self != asked, "another crop or filter".into()),
+            (self.crop != asked.crop, format!("transform {:?}, not {:?}", self.crop, asked.crop)),
+            (self != asked, "another filter".into()),
         ];
         differences.into_iter().find(|(differs, _)| *differs).map(|(_, words)| words)
     }
@@ -173,7 +219,7 @@ pub struct Level {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Layout {
-    /// `[count, 3, side, side]` bytes, not compressed.
+    /// `[count, channels, side, side]` bytes, not compressed.
     Raw,
 }
 
@@ -197,9 +243,11 @@ impl Manifest {
             format: FORMAT.into(),
             version: VERSION,
             name: source.name(),
-            channels: CHANNELS,
+            channels: recipe.channels,
             images: levels[0].shards.iter().map(|shard| shard.count).sum(),
             labels: 0,
+            class_names: source.class_names().to_vec(),
+            labels_blake3: None,
             max_level: levels[levels.len() - 1].level,
             recipe,
             enlarged: 0,
@@ -239,14 +287,21 @@ impl Manifest {
 
     /// Whether the parts agree with each other.
     fn check(&self) -> Result<(), String> {
-        if self.format != FORMAT || self.version != VERSION {
+        if self.format != FORMAT || !(1..=VERSION).contains(&self.version) {
             return Err(format!(
-                "it is {} version {}, this program reads {FORMAT} version {VERSION}",
+                "it is {} version {}, this program reads {FORMAT} up to version {VERSION}",
                 self.format, self.version
             ));
         }
-        if self.channels != CHANNELS || self.images == 0 {
+        if !CHANNELS.contains(&self.channels) || self.images == 0 {
             return Err(format!("{} channels, {} images", self.channels, self.images));
+        }
+        let names = self.class_names.len() as u64;
+        if self.labels > MAX_LABELS as u64
+            || (self.labels > 0) != self.labels_blake3.is_some()
+            || (names > 0 && names != self.labels)
+        {
+            return Err(format!("{} labels, {names} names of classes", self.labels));
         }
         let numbers: Vec<u32> = self.levels.iter().map(|level| level.level).collect();
         if self.max_level > MAX_LEVEL || numbers != (MIN_LEVEL..=self.max_level).collect::<Vec<_>>()

@@ -4,9 +4,10 @@
 //! celebahq-256/
 //! ├── manifest.json           what is here: levels, shards and their BLAKE3, source, transform, bad files
 //! ├── names.txt               the source's name of each image, a line each
-//! ├── r02-00000.safetensors   "images" U8 [count, 3, 4, 4]
+//! ├── labels.safetensors      where images have labels: "labels" I64 [images] or F32 [images, labels]
+//! ├── r02-00000.safetensors   "images" U8 [count, channels, 4, 4]
 //! ├── …
-//! └── r08-00021.safetensors   "images" U8 [count, 3, 256, 256]
+//! └── r08-00021.safetensors   "images" U8 [count, channels, 256, 256]
 //! ```
 //!
 //! A shard is an ordinary safetensors file of at most 256 MiB (or one image) with one tensor; levels are
@@ -37,12 +38,13 @@ pub use reader::Store;
 pub use verify::Verified;
 pub(crate) use writer::{Journal, LevelWriter, Staging, is_foreign, tidy};
 
+use crate::Result;
 use crate::error::Context;
 use crate::pyramid::level_bytes;
-use crate::{CHANNELS, Result};
 
 pub(crate) const MANIFEST: &str = "manifest.json";
 pub(crate) const NAMES: &str = "names.txt";
+pub(crate) const LABELS: &str = "labels.safetensors";
 /// Bytes before the first pixel of a shard: a multiple of the processor's cache line.
 pub(crate) const HEADER_BYTES: usize = 128;
 
@@ -52,10 +54,10 @@ pub(crate) fn shard_name(level: u32, number: usize) -> String {
 }
 
 /// The safetensors header of a shard with `count` images: length, then JSON padded with blanks.
-pub(crate) fn shard_header(level: u32, count: u64) -> [u8; HEADER_BYTES] {
-    let (side, end) = (1_u32 << level, count * level_bytes(level) as u64);
+pub(crate) fn shard_header(channels: usize, level: u32, count: u64) -> [u8; HEADER_BYTES] {
+    let (side, end) = (1_u32 << level, count * level_bytes(channels, level) as u64);
     let json = format!(
-        r#"{{"images":{{"dtype":"U8","shape":[{count},{CHANNELS},{side},{side}],"data_offsets":[0,{end}]}}}}"#
+        r#"{{"images":{{"dtype":"U8","shape":[{count},{channels},{side},{side}],"data_offsets":[0,{end}]}}}}"#
     );
     let mut header = [b' '; HEADER_BYTES];
     let (length, text) = header.split_at_mut(8);
@@ -91,16 +93,16 @@ mod tests {
 
     #[test]
     fn headers_are_safetensors() {
-        for (level, count) in [(2, 0), (2, 5_592_405), (6, 3), (10, 1)] {
-            let mut file = shard_header(level, count).to_vec();
-            file.resize(HEADER_BYTES + count as usize * level_bytes(level), 7);
+        for (channels, level, count) in [(3, 2, 0), (3, 2, 5_592_405), (1, 6, 3), (4, 10, 1)] {
+            let mut file = shard_header(channels, level, count).to_vec();
+            file.resize(HEADER_BYTES + count as usize * level_bytes(channels, level), 7);
             let tensors = SafeTensors::deserialize(&file).unwrap();
             let images = tensors.tensor("images").unwrap();
             assert_eq!(images.dtype(), Dtype::U8);
-            assert_eq!(images.shape(), [count as usize, 3, 1 << level, 1 << level]);
+            assert_eq!(images.shape(), [count as usize, channels, 1 << level, 1 << level]);
         }
         assert!(
-            shard_header(13, u64::MAX / level_bytes(13) as u64).ends_with(b" "),
+            shard_header(4, 13, u64::MAX / level_bytes(4, 13) as u64).ends_with(b" "),
             "it always fits"
         );
     }

@@ -30,7 +30,7 @@ impl Store {
         })
     }
 
-    /// Compares every hash and recomputes the pyramid of every image on `threads` threads.
+    /// Compares every hash (that of the labels was compared by [`open`](Self::open)) and recomputes the pyramid of every image on `threads` threads.
     ///
     /// `progress` is told the number of images done. The error is the first damage found.
     pub fn verify(&self, threads: usize, mut progress: impl FnMut(u64)) -> Result<Verified> {
@@ -45,8 +45,8 @@ impl Store {
         let max_level = self.max_level();
         let slots = std::iter::repeat_with(|| Ok(())).take(4 * threads.max(1)).collect();
         let worker = || {
-            let mut pyramid = Pyramid::default();
-            let mut expected = vec![0; pyramid_bytes(max_level)];
+            let mut pyramid = Pyramid::new(self.channels());
+            let mut expected = vec![0; pyramid_bytes(self.channels(), max_level)];
             Ok(move |index: usize, slot: &mut Result<()>| {
                 *slot = self.image(max_level, index as u64).and_then(|top| {
                     expected[..top.len()].copy_from_slice(top);
@@ -59,13 +59,13 @@ impl Store {
             progress(index as u64 + 1);
             std::mem::replace(slot, Ok(()))
         })?;
-        let bytes =
-            self.shards().map(|shard| shard.about.count * level_bytes(shard.level) as u64).sum();
+        let size = |level| level_bytes(self.channels(), level) as u64;
+        let bytes = self.shards().map(|shard| shard.about.count * size(shard.level)).sum();
         Ok(Verified { shards: self.shards().count() as u64, images: self.images(), bytes })
     }
 
     fn compare(&self, index: u64, expected: &[u8]) -> Result<()> {
-        for (level, pixels) in levels(self.max_level(), expected) {
+        for (level, pixels) in levels(self.channels(), self.max_level(), expected) {
             if self.image(level, index)? != pixels {
                 let reason =
                     format!("image {index} at level {level} is not the mean of the level above");

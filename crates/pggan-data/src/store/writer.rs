@@ -14,10 +14,12 @@ use serde::{Deserialize, Serialize};
 
 use super::manifest::{Bad, Layout, Level, Manifest, Recipe, Shard};
 use super::reader::map_and_check;
-use super::{MANIFEST, NAMES, map, shard_header, shard_name, sync_folder, write_atomically};
+use super::{
+    LABELS, MANIFEST, NAMES, map, shard_header, shard_name, sync_folder, write_atomically,
+};
 use crate::error::Context;
 use crate::pyramid::level_bytes;
-use crate::{Error, Result};
+use crate::{Error, Labels, Result};
 
 const PARTIAL: &str = ".partial";
 const LOCK: &str = "lock";
@@ -53,8 +55,8 @@ pub(crate) struct Journal {
     pub(crate) shard: Shard,
     /// The first of the source's entries that was not used up when it was finished.
     pub(crate) next_entry: usize,
-    /// The names of its images.
-    pub(crate) names: Vec<String>,
+    /// The source's entries that became its images.
+    pub(crate) kept: Vec<usize>,
     /// Files that failed to decode on the way.
     pub(crate) bad: Vec<Bad>,
     /// Its images that were enlarged.
@@ -88,7 +90,7 @@ impl Staging {
     }
 
     /// Shards of the top level which an earlier run finished; all else is removed.
-    pub(crate) fn restore(&self, max_level: u32) -> Result<Vec<(Journal, Mmap)>> {
+    pub(crate) fn restore(&self, channels: usize, max_level: u32) -> Result<Vec<(Journal, Mmap)>> {
         let mut restored: Vec<(Journal, Mmap)> = Vec::new();
         let mut keep = vec![RECIPE.to_owned()];
         loop {
@@ -103,7 +105,8 @@ impl Staging {
             else {
                 break;
             };
-            let Ok(map) = map_and_check(&self.dir.join(&name), max_level, &journal.shard) else {
+            let Ok(map) = map_and_check(&self.dir.join(&name), channels, max_level, &journal.shard)
+            else {
                 break;
             };
             keep.extend([name, note]);
@@ -119,8 +122,19 @@ impl Staging {
         write_atomically(&self.dir.join(journal_name(number)), &bytes)
     }
 
-    /// Completes the manifest with the names and moves all to the destination.
-    pub(crate) fn finish(self, mut manifest: Manifest, names: &str) -> Result<Manifest> {
+    /// Completes the manifest with names and labels and moves all to the destination.
+    pub(crate) fn finish(
+        self,
+        mut manifest: Manifest,
+        names: &str,
+        labels: Option<&Labels>,
+    ) -> Result<Manifest> {
+        if let Some(labels) = labels {
+            let bytes = labels.to_bytes();
+            manifest.labels = labels.width() as u64;
+            manifest.labels_blake3 = Some(blake3::hash(&bytes).to_hex().to_string());
+            write_atomically(&self.dir.join(LABELS), &bytes)?;
+        }
         manifest.names_blake3 = blake3::hash(names.as_bytes()).to_hex().to_string();
         write_atomically(&self.dir.join(NAMES), names.as_bytes())?;
         write_atomically(&self.dir.join(MANIFEST), &manifest.to_bytes())?;
@@ -138,16 +152,18 @@ impl Staging {
             return Err(error).context("replace", &old);
         }
         sync_folder(&self.dest)?;
+        let labels = manifest.labels_blake3.is_some().then_some(LABELS);
         let files: Vec<&str> = manifest
             .levels
             .iter()
             .flat_map(|level| &level.shards)
             .map(|s| s.file.as_str())
+            .chain(labels)
             .collect();
         for item in fs::read_dir(&self.dest).context("list", &self.dest)? {
             let item = item.context("list", &self.dest)?;
             let name = item.file_name().to_string_lossy().into_owned();
-            if is_shard_name(&name) && !files.contains(&name.as_str()) {
+            if (is_shard_name(&name) || name == LABELS) && !files.contains(&name.as_str()) {
                 fs::remove_file(item.path()).context("remove", &item.path())?;
             }
         }
@@ -229,6 +245,7 @@ fn is_shard_name(name: &str) -> bool {
 #[derive(Debug)]
 pub(crate) struct LevelWriter {
     dir: PathBuf,
+    channels: usize,
     level: u32,
     /// Images in a full shard.
     capacity: u64,
@@ -247,9 +264,15 @@ struct OpenFile {
 
 impl LevelWriter {
     /// A writer into `dir` that goes on after `shards`.
-    pub(crate) fn new(dir: &Path, level: u32, shard_bytes: u64, shards: Vec<Shard>) -> Self {
-        let capacity = (shard_bytes / level_bytes(level) as u64).max(1);
-        Self { dir: dir.to_owned(), level, capacity, shards, open: None }
+    pub(crate) fn new(
+        dir: &Path,
+        channels: usize,
+        level: u32,
+        shard_bytes: u64,
+        shards: Vec<Shard>,
+    ) -> Self {
+        let capacity = (shard_bytes / level_bytes(channels, level) as u64).max(1);
+        Self { dir: dir.to_owned(), channels, level, capacity, shards, open: None }
     }
 
     /// Appends an image; tells the shard that it completed, if it did.
@@ -264,7 +287,7 @@ impl LevelWriter {
                 count: 0,
                 hasher: blake3::Hasher::new(),
             };
-            open.append(&shard_header(self.level, self.capacity))?;
+            open.append(&shard_header(self.channels, self.level, self.capacity))?;
             self.open = Some(open);
         }
         let open = self.open.as_mut().expect("it has just been opened");
@@ -286,7 +309,8 @@ impl LevelWriter {
             open.hasher.finalize()
         } else {
             file.seek(SeekFrom::Start(0)).context("write", &path)?;
-            file.write_all(&shard_header(self.level, count)).context("write", &path)?;
+            file.write_all(&shard_header(self.channels, self.level, count))
+                .context("write", &path)?;
             let file = File::open(&path).context("read", &path)?;
             blake3::hash(&map::map(&file).context("map", &path)?)
         };

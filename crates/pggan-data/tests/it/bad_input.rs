@@ -45,7 +45,7 @@ fn sources_that_are_none() {
     refused(
         &space,
         &["--source", "in/notes.txt", "--dest", "out"],
-        &["not a readable zip archive"],
+        &["in/notes.txt: its content is none of the formats"],
     );
 }
 
@@ -244,7 +244,9 @@ fn lying_manifests() {
         ("\"count\": 3", "\"count\": 0"),
         ("\"first\": 0", "\"first\": 1"),
         ("r03-00000", "../r03-00000"),
-        ("\"version\": 1", "\"version\": 2"),
+        ("\"version\": 2", "\"version\": 3"),
+        ("\"labels\": 0", "\"labels\": 5"),
+        ("\"labels\": 0", "\"labels\": 18446744073709551615"),
         ("pggan-pyramid", "another"),
         ("\"channels\": 3", "\"channels\": 0"),
     ] {

@@ -6,7 +6,10 @@
 )]
 
 mod bad_input;
+mod export;
+mod labels;
 mod loader;
 mod prepare;
 mod resume;
+mod sources;
 mod support;

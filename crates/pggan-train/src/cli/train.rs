@@ -127,11 +127,11 @@ impl TrainArgs {
                 data.display()
             );
         }
-        if config.model.channels != pggan_data::CHANNELS {
+        if config.model.channels != store.channels() {
             bail!(
                 "model.channels = {}: the data set has {}",
                 config.model.channels,
-                pggan_data::CHANNELS
+                store.channels()
             );
         }
         let device = device::open(&self.device)?;
