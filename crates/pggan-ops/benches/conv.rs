@@ -12,7 +12,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use pggan_ops::conv::{Kernel, Resample};
 
 /// Input channels, output channels, edge of the input, batch.
-const SAME: [(usize, usize, usize, usize); 8] = [
+const SAME: [(usize, usize, usize, usize); 10] = [
     (512, 512, 4, 16),
     (512, 512, 8, 16),
     (512, 512, 16, 16),
@@ -21,9 +21,17 @@ const SAME: [(usize, usize, usize, usize); 8] = [
     (128, 128, 16, 16),
     (64, 64, 64, 16),
     (32, 32, 32, 16),
+    (16, 16, 64, 16),
+    (8, 8, 128, 16),
 ];
-const UP: [(usize, usize, usize, usize); 5] =
-    [(512, 512, 4, 16), (512, 512, 8, 16), (512, 256, 32, 4), (128, 64, 64, 4), (64, 32, 32, 16)];
+const UP: [(usize, usize, usize, usize); 6] = [
+    (512, 512, 4, 16),
+    (512, 512, 8, 16),
+    (512, 256, 32, 4),
+    (128, 64, 64, 4),
+    (64, 32, 32, 16),
+    (16, 8, 64, 16),
+];
 
 /// Numbers without a pattern that a kernel could profit from.
 fn noise(shape: &[usize]) -> Result<Tensor> {
