@@ -71,6 +71,16 @@ pub(crate) const JOBS: &[Job] = &[
         },
     },
     Job {
+        group: "Data",
+        name: "merge-dataset",
+        about: "Join the parts that prepare-dataset --shard has made",
+        program: Program::Binary {
+            package: "pggan-data",
+            command: "merge",
+            on_device: OnDevice::No,
+        },
+    },
+    Job {
         group: "Networks",
         name: "train",
         about: "Train; again with the same arguments to go on with an unfinished run",

@@ -124,6 +124,15 @@ pub enum Error {
         dest: PathBuf,
     },
 
+    /// Parts of a data set that cannot be joined.
+    #[error("{}: {reason}", dest.display())]
+    Parts {
+        /// Where they are.
+        dest: PathBuf,
+        /// Why.
+        reason: String,
+    },
+
     /// Something is where an export is to go.
     #[error("{}: exists already; choose another --dest", dest.display())]
     Exists {

@@ -7,6 +7,7 @@ use std::path::Path;
 use image::{ImageFormat, Rgb, RgbImage};
 
 use crate::pyramid::level_bytes;
+use crate::statistics::Moments;
 use crate::store::write_atomically;
 use crate::{Error, Labels, MIN_LEVEL, Result, Store};
 
@@ -83,6 +84,40 @@ fn labels(store: &Store) -> String {
         writeln!(text, "      …").ok();
     }
     text
+}
+
+/// Means and deviations, a line a level.
+pub fn statistics(moments: &[Moments]) -> String {
+    let list = |values: &[f64]| {
+        values.iter().map(|value| format!("{value:7.2}")).collect::<Vec<_>>().join(" ")
+    };
+    let mut text = "\n  level  mean of each channel, of 255; standard deviation\n".to_owned();
+    for Moments { level, mean, std } in moments {
+        writeln!(text, "  {level:>5}  {};  {}", list(mean), list(std)).ok();
+    }
+    text
+}
+
+/// Groups of images that look the same: how many, and the first of them by name.
+pub fn duplicates(store: &Store, groups: &[Vec<u64>]) -> Result<String> {
+    let images: usize = groups.iter().map(Vec::len).sum();
+    let mut text = format!(
+        "\n  {images} images look like another, in {} groups; without the repeats there are {}\n",
+        groups.len(),
+        store.images() - (images - groups.len()) as u64
+    );
+    let names = store.names()?;
+    for group in groups.iter().take(SHOWN) {
+        let group: Vec<&str> = group
+            .iter()
+            .filter_map(|&index| names.get(index as usize).map(String::as_str))
+            .collect();
+        writeln!(text, "    {}", group.join(", ")).ok();
+    }
+    if groups.len() > SHOWN {
+        writeln!(text, "    … and {} more groups", groups.len() - SHOWN).ok();
+    }
+    Ok(text)
 }
 
 /// Bytes for people.

@@ -161,6 +161,17 @@ impl Labels {
         Some(classes)
     }
 
+    /// Appends the rows of another table of the same form and width.
+    pub(crate) fn append(&mut self, more: Self) {
+        match (self, more) {
+            (Self::Classes { of, .. }, Self::Classes { of: more, .. }) => of.extend(more),
+            (Self::Vectors { values, .. }, Self::Vectors { values: more, .. }) => {
+                values.extend(more);
+            }
+            _ => {}
+        }
+    }
+
     /// The bytes of `labels.safetensors`: "labels", I64 `[images]` or F32 `[images, width]`.
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let (dtype, shape, data): (_, _, Vec<u8>) = match self {

@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::pyramid::level_bytes;
-use crate::sampler::{Sampler, mirror};
+use crate::sampler::{Sampler, balanced_index, mirror};
 use crate::{Error, Result, Store};
 
 /// A batch that is wanted.
@@ -49,6 +49,9 @@ pub struct LoaderOptions {
     pub seed: u64,
     /// Whether every other image, by chance, is mirrored left to right.
     pub mirror: bool,
+    /// Whether every class comes equally often, however many images it has. It needs a store with classes;
+    /// others are drawn from as ever.
+    pub balanced: bool,
     /// Batches in the making ahead of the one that is asked for.
     pub prefetch: usize,
     /// Threads that read.
@@ -57,7 +60,7 @@ pub struct LoaderOptions {
 
 impl Default for LoaderOptions {
     fn default() -> Self {
-        Self { seed: 0, mirror: false, prefetch: 4, threads: 1 }
+        Self { seed: 0, mirror: false, balanced: false, prefetch: 4, threads: 1 }
     }
 }
 
@@ -191,7 +194,12 @@ pub fn load(
     labels.clear();
     indices.clear();
     for position in first_position..first_position + count as u64 {
-        let index = sampler.index(position);
+        let index = match store.classes() {
+            classes if options.balanced && !classes.is_empty() => {
+                balanced_index(options.seed, classes, position)
+            }
+            _ => sampler.index(position),
+        };
         let image = store.image(level, index)?;
         if pixels.is_empty() {
             pixels.reserve(count * level_bytes(store.channels(), level));

@@ -13,8 +13,8 @@ use indicatif::ProgressStyle;
 use pggan_data::source::LabelsFrom;
 use pggan_data::store::manifest::{Crop, Filter};
 use pggan_data::{
-    ExportOptions, Format, Outcome, PrepareOptions, Progress, Report, Store, export, inspect,
-    prepare,
+    ExportOptions, Format, Outcome, Part, PrepareOptions, Progress, Report, Store, export, inspect,
+    merge, prepare, statistics,
 };
 use tracing::Span;
 use tracing_indicatif::IndicatifLayer;
@@ -37,6 +37,7 @@ enum Command {
     Inspect(Inspect),
     Verify(Verify),
     Export(Export),
+    Merge(Merge),
 }
 
 /// Turn images into a data set to train on.
@@ -96,6 +97,19 @@ struct Prepare {
     )]
     transform: Crop,
 
+    /// Take a square of each picture first: X and Y of its middle, and its SIDE.
+    #[arg(long, value_name = "X,Y,SIDE", value_parser = parse_window)]
+    crop: Option<[u32; 3]>,
+
+    /// Settings of a known data set. `celeba`: the paper's 128x128 faces from CelebA's aligned images, which are
+    /// --crop 89,121,128 --resolution 128.
+    #[arg(long, value_name = "NAME", value_parser = ["celeba"], conflicts_with_all = ["crop", "resolution"])]
+    recipe: Option<String>,
+
+    /// Prepare only part I of N, in a folder of its own in DIR; `merge` joins them. For schedulers.
+    #[arg(long, value_name = "I/N", value_parser = parse_part)]
+    shard: Option<Part>,
+
     /// How they are resized.
     #[arg(long, value_enum, default_value_t)]
     filter: Filter,
@@ -131,6 +145,14 @@ struct Prepare {
 struct Inspect {
     /// Folder of a prepared data set.
     dir: PathBuf,
+
+    /// Also the mean and standard deviation of every level, which reads everything.
+    #[arg(long)]
+    stats: bool,
+
+    /// Also which images look the same (by a difference hash of their 8x8 level).
+    #[arg(long)]
+    dedup: bool,
 
     /// Also write up to 64 of its images to this PNG.
     #[arg(long, value_name = "FILE.png")]
@@ -177,6 +199,21 @@ struct Export {
     threads: Option<u16>,
 }
 
+/// Join the parts that `prepare --shard` has made in a folder.
+#[derive(Args)]
+#[command(after_help = "Example:
+  for i in 1 2 3 4; do
+      pggan-data prepare --source bedroom_train_lmdb --dest bedroom --resolution 256 --shard $i/4 &
+  done; wait
+  pggan-data merge bedroom")]
+struct Merge {
+    /// The --dest of the parts.
+    dir: PathBuf,
+}
+
+/// Of CelebA's aligned images, 178x218, what the paper takes.
+const CELEBA_WINDOW: [u32; 3] = [89, 121, 128];
+
 #[derive(Clone, Copy)]
 struct Colour([u8; 3]);
 
@@ -202,6 +239,19 @@ fn parse_channels(text: &str) -> Result<usize, String> {
         "4" => Ok(4),
         _ => Err("pass 1 (grey), 3 (RGB) or 4 (RGB and transparency)".into()),
     }
+}
+
+fn parse_window(text: &str) -> Result<[u32; 3], String> {
+    let parts: Result<Vec<u32>, _> = text.split(',').map(|part| part.trim().parse()).collect();
+    let window: Option<[u32; 3]> = parts.ok().and_then(|parts| parts.try_into().ok());
+    window.filter(|&[_, _, side]| side > 0).ok_or_else(|| "pass X,Y,SIDE such as 89,121,128".into())
+}
+
+fn parse_part(text: &str) -> Result<Part, String> {
+    let part = text
+        .split_once('/')
+        .and_then(|(number, of)| Some(Part { number: number.parse().ok()?, of: of.parse().ok()? }));
+    part.ok_or_else(|| "pass I/N such as 3/8, with I from 1 to N".into())
 }
 
 fn parse_resolution(text: &str) -> Result<u32, String> {
@@ -230,6 +280,7 @@ fn main() -> ExitCode {
         Command::Inspect(args) => args.run(),
         Command::Verify(args) => args.run(),
         Command::Export(args) => args.run(),
+        Command::Merge(args) => args.run(),
     });
     match result {
         Ok(text) => {
@@ -253,6 +304,12 @@ impl Prepare {
         options.upscale = self.upscale;
         options.channels = self.channels;
         options.labels = self.labels;
+        options.window = self.crop;
+        options.part = self.shard;
+        if self.recipe.is_some() {
+            options.window = Some(CELEBA_WINDOW);
+            options.resolution = Some(CELEBA_WINDOW[2]);
+        }
         options.crop = self.transform;
         options.filter = self.filter;
         options.background = self.background.0;
@@ -310,6 +367,13 @@ impl Inspect {
     fn run(self) -> anyhow::Result<String> {
         let store = Store::open(&self.dir)?;
         let mut text = inspect::table(&store);
+        if self.stats {
+            let threads = std::thread::available_parallelism().map_or(1, usize::from);
+            text.push_str(&inspect::statistics(&statistics::moments(&store, threads)?));
+        }
+        if self.dedup {
+            text.push_str(&inspect::duplicates(&store, &statistics::duplicates(&store)?)?);
+        }
         if let Some(path) = self.contact_sheet {
             inspect::contact_sheet(&store, &path)?;
             write!(text, "\n  contact sheet: {}", path.display())?;
@@ -350,6 +414,13 @@ impl Export {
         export(&store, &options, |done| meter.show(done, store.images(), 0))?;
         meter.finish();
         Ok(format!("wrote {} images to {}", store.images(), options.dest.display()))
+    }
+}
+
+impl Merge {
+    fn run(self) -> anyhow::Result<String> {
+        let images = merge(&self.dir)?;
+        Ok(format!("{}: {images} images of all parts", self.dir.display()))
     }
 }
 

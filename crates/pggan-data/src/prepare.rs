@@ -12,7 +12,7 @@ use crate::store::manifest::{Bad, BadFiles, Crop, Filter, MAX_LISTED, Manifest, 
 use crate::store::{HEADER_BYTES, Journal, LevelWriter, MANIFEST, Staging, is_foreign, tidy};
 use crate::survey::{Survey, check_resolution};
 use crate::transform::Transform;
-use crate::{CHANNELS, Error, MIN_LEVEL, Result, parallel};
+use crate::{CHANNELS, Error, MIN_LEVEL, Part, Result, parallel};
 
 /// What to prepare and how.
 #[derive(Debug, Clone)]
@@ -38,6 +38,11 @@ pub struct PrepareOptions {
     pub crop: Crop,
     /// How they are resized.
     pub filter: Filter,
+    /// A square of each picture that is taken before all else: its middle, x and y, and its side.
+    pub window: Option<[u32; 3]>,
+    /// Only a part of the source, for [`merge`](crate::merge) to join: `dest` gets a folder for it. Every part
+    /// must be prepared at the same stated resolution.
+    pub part: Option<Part>,
     /// Where labels come from.
     pub labels: LabelsFrom,
     /// What shows through transparent images where there are 1 or 3 channels, and beside those that do not
@@ -63,11 +68,20 @@ impl PrepareOptions {
             channels: 3,
             crop: Crop::Center,
             filter: Filter::Lanczos3,
+            window: None,
+            part: None,
             labels: LabelsFrom::Auto,
             background: [255; 3],
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             shard_bytes: 256 << 20,
         }
+    }
+}
+
+impl PrepareOptions {
+    /// The entries of a source of `entries` that are to be looked at.
+    pub(crate) fn slice(&self, entries: usize) -> std::ops::Range<usize> {
+        self.part.map_or(0..entries, |part| part.slice(entries))
     }
 }
 
@@ -146,6 +160,22 @@ pub struct Report {
 /// wrong.
 pub fn prepare(options: &PrepareOptions, mut progress: impl FnMut(Progress)) -> Result<Report> {
     let begin = Instant::now();
+    let mut options = options.clone();
+    if let Some(part) = options.part {
+        let wrong =
+            |reason: &str| Error::Parts { dest: options.dest.clone(), reason: reason.into() };
+        if part.number == 0 || part.number > part.of || part.of > 99_999 {
+            return Err(wrong("parts are numbered from 1/n to n/n, and n is at most 99999"));
+        }
+        if options.resolution.is_none() || options.max_images.is_some() {
+            return Err(wrong("a part needs a --resolution and takes no --max-images"));
+        }
+        if options.dest.join(MANIFEST).exists() {
+            return Err(wrong("the parts are merged already; choose another --dest"));
+        }
+        options.dest = part.dir(&options.dest);
+    }
+    let options = &options;
     if let Some(resolution) = options.resolution {
         check_resolution(resolution)?;
     }
@@ -164,13 +194,17 @@ pub fn prepare(options: &PrepareOptions, mut progress: impl FnMut(Progress)) -> 
         background: options.background,
         max_images: options.max_images,
         shard_bytes: options.shard_bytes,
+        window: options.window,
+        slice: options.part.map(|part| [part.number, part.of]),
     };
     if let Some(manifest) = existing(&options.dest, &recipe, options.force)? {
         tidy(&options.dest, &recipe)?;
         return Ok(report(options, &manifest, Outcome::AlreadyThere, begin));
     }
 
-    let total = source.entries().len() as u64;
+    let total = options.slice(source.entries().len()).len() as u64;
+    // A part may have but one image; all of them together will have more.
+    let needed = if options.part.is_some() { 1 } else { 2 };
     let survey = Survey::take(&source, options, |done| progress(Progress::Survey { done, total }))?;
     let too_few = |good: u64, bad: &[Bad]| Error::TooFewImages {
         path: options.source.clone(),
@@ -179,7 +213,7 @@ pub fn prepare(options: &PrepareOptions, mut progress: impl FnMut(Progress)) -> 
         passed_over: source.passed_over(),
         first_bad: bad.first().map(|bad| format!("{}: {}", bad.name, bad.reason)),
     };
-    if survey.good.len() < 2 {
+    if survey.good.len() < needed {
         return Err(too_few(survey.good.len() as u64, &survey.bad));
     }
     let max_level = survey.level(options)?;
@@ -192,7 +226,7 @@ pub fn prepare(options: &PrepareOptions, mut progress: impl FnMut(Progress)) -> 
     }
     let build = Build { options, source: &source, survey, max_level, staging: &staging };
     let Built { restored, kept, bad, enlarged, writers } = build.run(progress)?;
-    if kept.len() < 2 {
+    if kept.len() < needed {
         staging.discard()?;
         return Err(too_few(kept.len() as u64, &bad));
     }
@@ -365,7 +399,8 @@ fn make_worker<'a>(
     let channels = options.channels;
     let mut decoder = Decoder::new(channels, options.background);
     let mut transform =
-        Transform::new(1 << max_level, options.crop, options.filter, options.background);
+        Transform::new(1 << max_level, options.crop, options.filter, options.background)
+            .of_window(options.window);
     let mut pyramid = Pyramid::new(channels);
     Ok(move |index: usize, slot: &mut Slot| {
         let top = &mut slot.pyramid[..level_bytes(channels, max_level)];

@@ -34,6 +34,18 @@ impl Sampler {
     }
 }
 
+/// The image at a position where all classes come equally often: of every `classes.len()` positions each class
+/// has one, and the images of a class follow each other as those of a data set of their own.
+///
+/// `classes` are the images of each class; none is empty.
+pub fn balanced_index(seed: u64, classes: &[Vec<u64>], position: u64) -> u64 {
+    let count = classes.len() as u64;
+    let class = Sampler::new(mix(seed ^ 0x0C1A_55E5), count).index(position);
+    let images = &classes[class as usize];
+    let within = Sampler::new(mix(seed.wrapping_add(class + 1)), images.len() as u64);
+    images[within.index(position / count) as usize]
+}
+
 /// Whether the image at a position is mirrored: half of them are.
 pub fn mirror(seed: u64, position: u64) -> bool {
     keyed("pggan-data mirror", seed, position).as_bytes()[0] & 1 == 1
@@ -132,6 +144,24 @@ mod tests {
         assert_eq!(order(1000), [388, 246, 682, 639, 696, 741, 294, 895]);
         let mirrors: Vec<_> = (0..16).map(|i| u8::from(mirror(7, i))).collect();
         assert_eq!(mirrors, [1, 1, 0, 1, 1, 0, 1, 1, 1, 0, 0, 1, 0, 1, 0, 0]);
+    }
+
+    #[test]
+    fn balanced_classes_come_equally_often() {
+        let classes = [vec![0, 1, 2, 3, 4, 5, 6], vec![10], vec![20, 21, 22]];
+        let mut counts = std::collections::BTreeMap::new();
+        for round in 0..700_u64 {
+            let drawn: Vec<u64> =
+                (0..3).map(|i| balanced_index(9, &classes, 3 * round + i)).collect();
+            let of = |class: &[u64]| drawn.iter().filter(|index| class.contains(index)).count();
+            assert!(classes.iter().all(|class| of(class) == 1), "{drawn:?}");
+            for index in drawn {
+                *counts.entry(index).or_insert(0) += 1;
+            }
+        }
+        // 700 rounds are 100 epochs of the first class, and 233 and a third of the last.
+        assert!((0..7).all(|index| counts[&index] == 100) && counts[&10] == 700, "{counts:?}");
+        assert!((20..23).all(|index| (233..=234).contains(&counts[&index])), "{counts:?}");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use crate::source::Source;
 use crate::store::manifest::{Bad, Crop};
+use crate::transform::inside;
 use crate::{Error, MAX_RESOLUTION, MIN_LEVEL, PrepareOptions, Result, decode, parallel};
 
 /// Read of each file at first. It holds the header of most; the rest are read whole.
@@ -28,14 +29,17 @@ impl Survey {
         options: &PrepareOptions,
         mut progress: impl FnMut(u64),
     ) -> Result<Self> {
-        let &PrepareOptions { threads, max_images, strict, crop, .. } = options;
+        let &PrepareOptions { threads, max_images, strict, crop, window, .. } = options;
+        let slice = options.slice(source.entries().len());
         let mut survey = Self::default();
         let wanted = max_images.map_or(usize::MAX, |max| max as usize);
         let slots = vec![Ok((0, 0)); 16 * threads];
+        let slice_begin = slice.start;
         let worker = || {
             let mut reader = source.reader()?;
             let mut bytes = Vec::new();
             Ok(move |index: usize, slot: &mut Result<(u32, u32), String>| {
+                let index = slice_begin + index;
                 *slot = reader.read(index, BEGINNING, &mut bytes).and_then(|form| {
                     match decode::dimensions(form, &bytes) {
                         Err(_) if bytes.len() as u64 == BEGINNING => reader
@@ -46,17 +50,22 @@ impl Survey {
                 });
             })
         };
-        let walked =
-            parallel::ordered(threads, source.entries().len(), slots, worker, |index, slot| {
-                match slot {
-                    Ok((width, height)) => survey.good.push((index, crop.reach(*width, *height))),
-                    Err(reason) => {
-                        survey.bad.push(Bad::found(source, index, std::mem::take(reason), strict)?);
+        let walked = parallel::ordered(threads, slice.len(), slots, worker, |index, slot| {
+            let entry = slice_begin + index;
+            let reach =
+                std::mem::replace(slot, Ok((0, 0))).and_then(|(width, height)| match window {
+                    None => Ok(crop.reach(width, height)),
+                    Some(window) => {
+                        inside(window, width, height).map(|_| crop.reach(window[2], window[2]))
                     }
-                }
-                progress(index as u64 + 1);
-                if survey.good.len() < wanted { Ok(()) } else { Err(Stop::Enough) }
-            });
+                });
+            match reach {
+                Ok(reach) => survey.good.push((entry, reach)),
+                Err(reason) => survey.bad.push(Bad::found(source, entry, reason, strict)?),
+            }
+            progress(index as u64 + 1);
+            if survey.good.len() < wanted { Ok(()) } else { Err(Stop::Enough) }
+        });
         match walked {
             Ok(()) | Err(Stop::Enough) => Ok(survey),
             Err(Stop::Failed(error)) => Err(error),

@@ -18,6 +18,7 @@ pub struct Transform {
     resolution: u32,
     crop: Crop,
     filter: Filter,
+    window: Option<[u32; 3]>,
     background: [u8; 3],
     resizer: Resizer,
     /// What the picture becomes, `[height, width, channels]`.
@@ -31,21 +32,36 @@ impl Transform {
     /// square; in RGBA it is transparent.
     pub fn new(resolution: u32, crop: Crop, filter: Filter, background: [u8; 3]) -> Self {
         let (resized, square) = (Vec::new(), Vec::new());
-        Self { resolution, crop, filter, background, resizer: Resizer::new(), resized, square }
+        let (window, resizer) = (None, Resizer::new());
+        Self { resolution, crop, filter, window, background, resizer, resized, square }
+    }
+
+    /// Takes a square of each picture before all else: its middle, x and y, and its side. (That of the
+    /// paper's 128x128 faces of CelebA, aligned, is 89, 121, 128.)
+    #[must_use]
+    pub fn of_window(self, window: Option<[u32; 3]>) -> Self {
+        Self { window, ..self }
     }
 
     /// Writes the square as planes, `[channels, resolution, resolution]`, to `planes`.
     ///
     /// The error is the reason for which the picture cannot be used.
     pub fn apply(&mut self, picture: Picture<'_>, planes: &mut [u8]) -> Result<(), String> {
-        let (width, height) = (picture.width, picture.height);
+        let (left, top, width, height) = match self.window {
+            None => (0, 0, picture.width, picture.height),
+            Some(window) => {
+                let (left, top) = inside(window, picture.width, picture.height)?;
+                (left, top, window[2], window[2])
+            }
+        };
         if self.crop == Crop::None && (width, height) != (self.resolution, self.resolution) {
             let side = self.resolution;
             return Err(format!(
                 "{width}x{height} pixels, and not {side}x{side} as --transform none asks"
             ));
         }
-        let region = self.crop.region(width, height);
+        let (x, y, w, h) = self.crop.region(width, height);
+        let region = (left + x, top + y, w, h);
         let to = self.crop.target(self.resolution, width, height);
         self.resized.resize(picture.channels * to.0 as usize * to.1 as usize, 0);
         match picture.channels {
@@ -109,6 +125,20 @@ impl Transform {
             self.square[start..start + row.len()].copy_from_slice(row);
         }
     }
+}
+
+/// Left and top of a window, if it lies inside the picture; else why not.
+pub(crate) fn inside(
+    [x, y, side]: [u32; 3],
+    width: u32,
+    height: u32,
+) -> Result<(u32, u32), String> {
+    let corner = |middle: u32, length: u32| {
+        middle.checked_sub(side / 2).filter(|&corner| side <= length.saturating_sub(corner))
+    };
+    corner(x, width)
+        .zip(corner(y, height))
+        .ok_or_else(|| format!("{width}x{height} pixels do not have {side}x{side} around {x}, {y}"))
 }
 
 impl Crop {
@@ -298,6 +328,26 @@ mod tests {
         let wide = apply_as(Crop::CenterWide, Filter::Bilinear, (200, 100), &picture, 128).unwrap();
         let row = &wide[64 * 128..][..128];
         assert!(row[0].abs_diff(33) <= 1 && row[127].abs_diff(165) <= 1, "{row:?}");
+    }
+
+    #[test]
+    fn a_window_is_taken_exactly() {
+        let picture = ramps(178, 218);
+        let take = |window| {
+            let picture = Picture { width: 178, height: 218, channels: 3, pixels: &picture };
+            let mut planes = vec![0; 3 * 128 * 128];
+            Transform::new(128, Crop::Center, Filter::Lanczos3, [0; 3])
+                .of_window(Some(window))
+                .apply(picture, &mut planes)
+                .map(|()| planes)
+        };
+        // The paper's: columns 25 to 152, rows 57 to 184.
+        let planes = take([89, 121, 128]).unwrap();
+        assert_eq!((planes[0], planes[127], planes[128 * 128]), (25, 152, 57));
+        assert_eq!(planes[128 * 128 + 127 * 128], 184);
+        for wrong in [[63, 121, 128], [89, 155, 128], [115, 121, 128], [89, 121, 4_000_000_000]] {
+            assert!(take(wrong).is_err_and(|e| e.contains("178x218")), "{wrong:?}");
+        }
     }
 
     #[test]

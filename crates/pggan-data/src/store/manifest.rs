@@ -83,6 +83,12 @@ pub struct Recipe {
     pub max_images: Option<u64>,
     /// The most bytes of pixels in a shard.
     pub shard_bytes: u64,
+    /// A square of the picture that is taken before all else: its middle, x and y, and its side.
+    #[serde(default)]
+    pub window: Option<[u32; 3]>,
+    /// The part of the source that was taken, and of how many.
+    #[serde(default)]
+    pub slice: Option<[u32; 2]>,
 }
 
 /// The channels of version 1.
@@ -128,6 +134,11 @@ pub enum Filter {
 }
 
 impl Recipe {
+    /// Whether two parts belong to one whole.
+    pub(crate) fn same_but_slice(&self, other: &Self) -> bool {
+        Self { slice: None, ..self.clone() } == Self { slice: None, ..other.clone() }
+    }
+
     /// The first difference between the recipe of a store and a request, for people.
     pub(crate) fn difference(&self, asked: &Self) -> Option<String> {
         let resolution = |r: Option<u32>| r.map_or("automatic".into(), |r| r.to_string());
@@ -161,6 +172,8 @@ impl Recipe {
             ),
             (self.shard_bytes != asked.shard_bytes, "another size of shards".into()),
             (self.crop != asked.crop, format!("transform {:?}, not {:?}", self.crop, asked.crop)),
+            (self.window != asked.window, "another --crop".into()),
+            (self.slice != asked.slice, "another part of the source".into()),
             (self != asked, "another filter".into()),
         ];
         differences.into_iter().find(|(differs, _)| *differs).map(|(_, words)| words)
@@ -256,6 +269,15 @@ impl Manifest {
             names_blake3: String::new(),
             levels,
         }
+    }
+
+    /// Counts in what another part, behind this one, found.
+    pub(crate) fn add(&mut self, part: &Self) {
+        self.images += part.images;
+        self.enlarged += part.enlarged;
+        self.bad.count += part.bad.count;
+        self.bad.files.extend(part.bad.files.iter().cloned());
+        self.bad.files.truncate(MAX_LISTED);
     }
 
     /// Reads and checks the manifest of the store in `dir`; none if the folder has none.

@@ -25,6 +25,8 @@ pub struct Store {
     dir: PathBuf,
     manifest: Manifest,
     labels: Option<Labels>,
+    /// The images of each class that has some; filled when it is first asked for.
+    classes: OnceLock<Vec<Vec<u64>>>,
     /// The shards by level, from 4x4 up.
     levels: Vec<Vec<OpenShard>>,
 }
@@ -56,8 +58,17 @@ impl Store {
             let open = |shard| OpenShard::new(&dir, channels, level.level, shard);
             levels.push(level.shards.iter().map(open).collect::<Result<_>>()?);
         }
-        let labels = read_labels(&dir, &manifest)?;
-        Ok(Self { dir, manifest, labels, levels })
+        let labels = Self::read_labels(&dir, &manifest)?;
+        Ok(Self { dir, manifest, labels, classes: OnceLock::new(), levels })
+    }
+
+    /// The images of each class that has some; nothing where images have no classes.
+    pub fn classes(&self) -> &[Vec<u64>] {
+        self.classes.get_or_init(|| {
+            let mut classes = self.labels.as_ref().and_then(Labels::by_class).unwrap_or_default();
+            classes.retain(|images| !images.is_empty());
+            classes
+        })
     }
 
     /// Where it is.
@@ -105,6 +116,27 @@ impl Store {
         Ok(&shard.map()?[start..start + bytes])
     }
 
+    /// The labels, if the manifest promises any.
+    pub(crate) fn read_labels(dir: &Path, manifest: &Manifest) -> Result<Option<Labels>> {
+        let Some(expected) = &manifest.labels_blake3 else { return Ok(None) };
+        let path = dir.join(LABELS);
+        let damaged = |reason: String| Error::Damaged { path: path.clone(), reason };
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(damaged("it is missing".into()));
+            }
+            Err(error) => return Err(error).context("read", &path),
+        };
+        let map = map::map(&file).context("map", &path)?;
+        if blake3::hash(&map).to_hex().as_str() != expected {
+            return Err(damaged("its content does not have the BLAKE3 of the manifest".into()));
+        }
+        Labels::from_bytes(&map, manifest.images, manifest.labels as usize)
+            .map(Some)
+            .map_err(damaged)
+    }
+
     pub(super) fn shards(&self) -> impl Iterator<Item = &OpenShard> {
         self.levels.iter().flatten()
     }
@@ -126,25 +158,6 @@ impl OpenShard {
         }
         Ok(self.map.get().expect("it has just been set"))
     }
-}
-
-/// The labels, if the manifest promises any.
-fn read_labels(dir: &Path, manifest: &Manifest) -> Result<Option<Labels>> {
-    let Some(expected) = &manifest.labels_blake3 else { return Ok(None) };
-    let path = dir.join(LABELS);
-    let damaged = |reason: String| Error::Damaged { path: path.clone(), reason };
-    let file = match File::open(&path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Err(damaged("it is missing".into()));
-        }
-        Err(error) => return Err(error).context("read", &path),
-    };
-    let map = map::map(&file).context("map", &path)?;
-    if blake3::hash(&map).to_hex().as_str() != expected {
-        return Err(damaged("its content does not have the BLAKE3 of the manifest".into()));
-    }
-    Labels::from_bytes(&map, manifest.images, manifest.labels as usize).map(Some).map_err(damaged)
 }
 
 /// Whether the file has the header and the length of a shard with `count` images.

@@ -19,6 +19,17 @@ pub struct Verified {
 }
 
 impl Store {
+    /// The source's names of all images, once their BLAKE3 has been found right.
+    pub fn names(&self) -> Result<Vec<String>> {
+        let path = self.dir().join(NAMES);
+        let bytes = fs::read(&path).context("read", &path)?;
+        if blake3::hash(&bytes).to_hex().as_str() != self.manifest().names_blake3 {
+            let reason = "its content does not have the BLAKE3 of the manifest".into();
+            return Err(Error::Damaged { path, reason });
+        }
+        Ok(String::from_utf8_lossy(&bytes).lines().map(str::to_owned).collect())
+    }
+
     /// Compares the BLAKE3 of every shard on `threads` threads; reading images is then free of checks.
     pub fn check_hashes(&self, threads: usize) -> Result<()> {
         let shards: Vec<_> = self.shards().collect();
@@ -34,12 +45,7 @@ impl Store {
     ///
     /// `progress` is told the number of images done. The error is the first damage found.
     pub fn verify(&self, threads: usize, mut progress: impl FnMut(u64)) -> Result<Verified> {
-        let names = self.dir().join(NAMES);
-        let hash = blake3::hash(&fs::read(&names).context("read", &names)?);
-        if hash.to_hex().as_str() != self.manifest().names_blake3 {
-            let reason = "its content does not have the BLAKE3 of the manifest".into();
-            return Err(Error::Damaged { path: names, reason });
-        }
+        self.names()?;
         self.check_hashes(threads)?;
 
         let max_level = self.max_level();

@@ -30,7 +30,8 @@ fn batches_come_in_order_over_changes_of_level_and_size() {
     let store = store(&space);
     let sampler = Sampler::new(11, 7);
     for (threads, prefetch) in [(1, 1), (1, 4), (3, 2), (2, 20)] {
-        let options = LoaderOptions { seed: 11, mirror: true, prefetch, threads };
+        let options =
+            LoaderOptions { seed: 11, mirror: true, prefetch, threads, ..Default::default() };
         let mut loader = Loader::new(&store, options, growing().into_iter());
         for spec in growing() {
             let batch = loader.next().unwrap().unwrap();

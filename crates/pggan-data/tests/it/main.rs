@@ -7,8 +7,10 @@
 
 mod bad_input;
 mod export;
+mod hostile;
 mod labels;
 mod loader;
+mod parts;
 mod prepare;
 mod resume;
 mod sources;
