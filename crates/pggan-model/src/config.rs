@@ -1,10 +1,18 @@
+use pggan_ops::activation::SLOPE;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
 
+/// Numbers that each kernel of minibatch discrimination sees of a sample.
+pub(crate) const KERNEL_SIZE: usize = 5;
+
 /// The shape of the networks. The defaults are the paper's (Table 2) and the official code's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch of its own, as in the official code"
+)]
 pub struct ModelConfig {
     /// Width and height of the images at full growth: a power of two from 4 to 1024.
     pub resolution: usize,
@@ -62,6 +70,16 @@ pub enum Activation {
     LeakyRelu,
     /// Of slope 0 below zero, as in rows (a) to (c) of the paper's Table 1.
     Relu,
+}
+
+impl Activation {
+    /// Below zero.
+    pub(crate) fn slope(self) -> f64 {
+        match self {
+            Self::LeakyRelu => SLOPE,
+            Self::Relu => 0.0,
+        }
+    }
 }
 
 /// What the generator's images go through last.
@@ -151,15 +169,18 @@ impl ModelConfig {
         (maps as usize).min(self.fmap_max)
     }
 
-    /// Numbers that a generator of this shape has to learn.
+    /// Numbers that a generator of this shape learns or (batch norm's statistics) remembers.
     pub fn generator_parameters(&self) -> usize {
         let inputs = self.latent_size() + self.label_size;
         let biases = if self.position_bias { 16 } else { 1 };
-        let dense = inputs * 16 * self.fmaps(2) + biases * self.fmaps(2);
+        // A gain, a mean, a deviation and a weight of each map.
+        let norm = if self.g_norm == GeneratorNorm::BatchNorm { 4 } else { 0 };
+        let dense = (inputs * 16 + biases + norm) * self.fmaps(2);
         let levels = (2..=self.max_level()).map(|level| {
             let maps = self.fmaps(level);
-            let conv0 = if level > 2 { (9 * self.fmaps(level - 1) + 1) * maps } else { 0 };
-            conv0 + (9 * maps + 1) * maps + (maps + 1) * self.channels
+            let conv = |inputs: usize| (9 * inputs + 1 + norm) * maps;
+            let conv0 = if level > 2 { conv(self.fmaps(level - 1)) } else { 0 };
+            conv0 + conv(maps) + (maps + 1) * self.channels
         });
         dense + levels.sum::<usize>()
     }
@@ -172,6 +193,7 @@ impl ModelConfig {
         let mut g = product(self.latent_size() + self.label_size, 16 * first)
             + 9.0 * 16.0 * product(first, first);
         let mut d = g + product(16 * first, self.nf(0));
+        d += product(self.nf(0), self.mbdisc_kernels * KERNEL_SIZE);
         for level in 3..=level {
             let area = f64::from(1u32 << (2 * level));
             let (maps, below) = (self.fmaps(level), self.fmaps(level - 1));
@@ -225,20 +247,6 @@ impl ModelConfig {
         if self.mbdisc_kernels > 1 << 12 {
             let reason = "must be at most 4096";
             return fail("mbdisc_kernels", self.mbdisc_kernels.to_string(), reason);
-        }
-        let usual = Self::default();
-        let pending = [
-            ("normalize_labels", self.normalize_labels == usual.normalize_labels),
-            ("equalized", self.equalized == usual.equalized),
-            ("g_activation", self.g_activation == usual.g_activation),
-            ("g_norm", self.g_norm == usual.g_norm),
-            ("g_output", self.g_output == usual.g_output),
-            ("d_activation", self.d_activation == usual.d_activation),
-            ("d_norm", self.d_norm == usual.d_norm),
-            ("mbdisc_kernels", self.mbdisc_kernels == usual.mbdisc_kernels),
-        ];
-        if let Some((field, _)) = pending.iter().find(|(_, usual)| !usual) {
-            return fail(field, "another value than the default".to_owned(), "is not built yet");
         }
         if self.position_bias && self.g_norm == GeneratorNorm::BatchNorm {
             let reason = "goes with g_norm = \"pixel-norm\" or \"none\": batch norm's biases are one per map";

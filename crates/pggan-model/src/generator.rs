@@ -7,9 +7,10 @@ use pggan_ops::mix::{add, lerp, scale, turn};
 use pggan_ops::resample::{up2, up2_grad};
 
 use crate::error::{Error, Result};
-use crate::layers::{Activation, Layer, Output, Shape};
+use crate::hidden::{Hidden, HiddenOutput, Moments};
+use crate::layers::{Layer, Nonlinearity, Shape};
 use crate::params::{Builder, Grads, Params};
-use crate::{Growth, ModelConfig};
+use crate::{Growth, ModelConfig, OutputActivation};
 
 /// Latent vectors to images (paper, Table 2).
 ///
@@ -18,7 +19,7 @@ use crate::{Growth, ModelConfig};
 pub struct Generator {
     config: ModelConfig,
     params: Params,
-    dense: Layer,
+    dense: Hidden,
     blocks: Vec<Block>, // of levels 2, 3, …
 }
 
@@ -26,8 +27,8 @@ pub struct Generator {
 #[derive(Debug)]
 struct Block {
     /// Doubles the resolution; at level 2 the dense layer stands in its place.
-    conv0: Option<Layer>,
-    conv1: Layer,
+    conv0: Option<Hidden>,
+    conv1: Hidden,
     to_rgb: Layer,
 }
 
@@ -35,8 +36,20 @@ struct Block {
 #[derive(Debug)]
 pub struct GeneratorTape {
     growth: Growth,
-    latents: Tensor,    // normalized, [n, 1, 1, latent + labels]
-    convs: Vec<Output>, // of the dense layer and every 3x3 layer, in order
+    latents: Tensor,          // normalized, [n, 1, 1, latent + labels]
+    convs: Vec<HiddenOutput>, // of the dense layer and every 3x3 layer, in order
+    images: Option<Tensor>,   // where they are a hyperbolic tangent
+}
+
+/// What a forward pass is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pass {
+    /// To be gone back over.
+    Kept,
+    /// To train the discriminator.
+    Once,
+    /// To be looked at.
+    Evaluation,
 }
 
 impl Generator {
@@ -52,10 +65,9 @@ impl Generator {
         normal: &mut dyn FnMut(&str, &mut [f32]),
     ) -> Result<Self, Error> {
         config.validate()?;
-        let mut params = Builder::new(dtype, device, normal);
-        let norm = Activation::LeakyReluPixelNorm(config.pixelnorm_epsilon);
+        let mut params = Builder::new(dtype, device, normal, config.equalized);
         let inputs = config.latent_size() + config.label_size;
-        let dense = Layer::new(
+        let dense = Hidden::new(
             &mut params,
             "level02.dense",
             &Shape {
@@ -64,24 +76,23 @@ impl Generator {
             },
             SQRT_2 / 4.0, // as the official code: its first version was a full 4x4 convolution
             Resample::Same,
-            norm,
+            config,
         )?;
         let mut blocks = Vec::new();
         for level in 2..=config.max_level() {
             let maps = config.fmaps(level);
-            let mut layer = |name: &str, shape: &Shape, gain, resample, activation| {
-                let name = format!("level{level:02}.{name}");
-                Layer::new(&mut params, &name, shape, gain, resample, activation)
+            let name = |layer| format!("level{level:02}.{layer}");
+            let mut conv = |layer, inputs, resample| {
+                let shape = Shape::conv(inputs, maps, 3);
+                Hidden::new(&mut params, &name(layer), &shape, SQRT_2, resample, config)
             };
-            let conv0 = if level > 2 {
-                let shape = Shape::conv(config.fmaps(level - 1), maps, 3);
-                Some(layer("conv0", &shape, SQRT_2, Resample::Up, norm)?)
-            } else {
-                None
-            };
-            let conv1 = layer("conv1", &Shape::conv(maps, maps, 3), SQRT_2, Resample::Same, norm)?;
+            let conv0 = (level > 2)
+                .then(|| conv("conv0", config.fmaps(level - 1), Resample::Up))
+                .transpose()?;
+            let conv1 = conv("conv1", maps, Resample::Same)?;
             let rgb = Shape::conv(maps, config.channels, 1);
-            let to_rgb = layer("to_rgb", &rgb, 1.0, Resample::Same, Activation::Linear)?;
+            let none = Nonlinearity::None;
+            let to_rgb = Layer::new(&mut params, &name("to_rgb"), &rgb, 1.0, Resample::Same, none)?;
             blocks.push(Block { conv0, conv1, to_rgb });
         }
         Ok(Self { config: config.clone(), params: params.finish(), dense, blocks })
@@ -114,11 +125,11 @@ impl Generator {
         Ok(twin)
     }
 
-    /// Images for people and files.
+    /// Images for people and files. None of them depends on the others: batch norm takes its running averages.
     ///
     /// # Shapes
     /// `latents`: `[N, latent]`, `labels`: `[N, classes]` (one-hot) of a conditional network; returns
-    /// `[N, C, R, R]`, about [-1, 1] (nothing bounds them; clip when converting).
+    /// `[N, C, R, R]`, about [-1, 1] (only [`crate::OutputActivation::Tanh`] bounds them; clip when converting).
     ///
     /// # Errors
     /// If shapes or growth do not fit the network.
@@ -128,7 +139,7 @@ impl Generator {
         labels: Option<&Tensor>,
         growth: Growth,
     ) -> Result<Tensor> {
-        let (images, _) = self.run(latents, labels, growth, false)?;
+        let (images, _) = self.run(latents, labels, growth, Pass::Evaluation)?;
         images.permute((0, 3, 1, 2))?.contiguous()
     }
 
@@ -145,7 +156,7 @@ impl Generator {
         labels: Option<&Tensor>,
         growth: Growth,
     ) -> Result<(Tensor, GeneratorTape)> {
-        self.run(latents, labels, growth, true)
+        self.run(latents, labels, growth, Pass::Kept)
     }
 
     /// [`Generator::forward`] of which nothing is kept for a backward pass.
@@ -158,7 +169,7 @@ impl Generator {
         labels: Option<&Tensor>,
         growth: Growth,
     ) -> Result<Tensor> {
-        Ok(self.run(latents, labels, growth, false)?.0)
+        Ok(self.run(latents, labels, growth, Pass::Once)?.0)
     }
 
     fn run(
@@ -166,45 +177,52 @@ impl Generator {
         latents: &Tensor,
         labels: Option<&Tensor>,
         growth: Growth,
-        keep: bool,
+        pass: Pass,
     ) -> Result<(Tensor, GeneratorTape)> {
         let p = &self.params;
+        let keep = pass == Pass::Kept;
+        let moments = if pass == Pass::Evaluation { Moments::Running } else { Moments::Batch };
         let blocks = self.blocks_at(growth)?;
         let latents = self.normalized(latents, labels)?;
-        let mut tape = GeneratorTape { growth, latents, convs: Vec::new() };
+        let mut tape = GeneratorTape { growth, latents, convs: Vec::new(), images: None };
 
-        let x = self.dense.linear(p, &tape.latents)?; // [n, 1, 1, 16 c]
+        let dense = &self.dense;
+        let x = dense.layer.linear(p, &tape.latents)?; // [n, 1, 1, 16 c]
         if keep {
             // A pass that is kept for its gradient precedes a change of the weights.
-            self.dense.release(p);
+            dense.layer.release(p);
         }
         let mut x = if self.config.position_bias {
-            self.dense.activate_biased(unfold(&self.dense.add_bias(p, x)?)?)?
+            dense.finish_biased(unfold(&dense.layer.add_bias(p, x)?)?)?
         } else {
-            self.dense.activate(p, unfold(&x)?)?
+            dense.finish(p, unfold(&x)?, moments)?
         };
         let mut older = None; // the image of the level below
         for (i, block) in blocks.iter().enumerate() {
             let newest = i + 1 == blocks.len();
             if newest && growth.fading() {
-                older = Some(up2(&blocks[i - 1].to_rgb.forward(p, &x.y)?.y)?);
+                older = Some(up2(&blocks[i - 1].to_rgb.forward(p, x.y())?.y)?);
             }
             for layer in block.conv0.iter().chain([&block.conv1]) {
-                let y = layer.forward(p, &x.y)?;
+                let y = layer.forward(p, x.y(), moments)?;
                 let x = std::mem::replace(&mut x, y);
                 if keep {
                     tape.convs.push(x);
-                    layer.release(p);
+                    layer.layer.release(p);
                 }
             }
         }
         let block = blocks.last().expect("level 2 is always there");
-        let mut image = block.to_rgb.forward(p, &x.y)?.y;
+        let mut image = block.to_rgb.forward(p, x.y())?.y;
         if keep {
             tape.convs.push(x);
         }
         if let Some(older) = older {
             image = lerp(&older, &image, growth.alpha)?;
+        }
+        if self.config.g_output == OutputActivation::Tanh {
+            image = image.tanh()?;
+            tape.images = keep.then(|| image.clone());
         }
         Ok((image, tape))
     }
@@ -226,31 +244,38 @@ impl Generator {
             None => bail!("this tape is of another network"),
         };
 
+        let images_grad = &match &tape.images {
+            Some(images) => (images_grad * images.sqr()?.affine(-1.0, 1.0)?)?,
+            None => images_grad.clone(),
+        };
         let block = blocks.last().expect("level 2 is always there");
         let mut out = pop()?;
         let alpha = if growth.fading() { growth.alpha } else { 1.0 };
         let newest = scale(images_grad, alpha)?;
-        let mut dy = rgb_grads(&block.to_rgb, p, &out.y, &newest, &mut grads)?;
+        let mut dy = rgb_grads(&block.to_rgb, p, out.y(), &newest, &mut grads)?;
         for (i, block) in blocks.iter().enumerate().rev() {
             for layer in [Some(&block.conv1), block.conv0.as_ref()].into_iter().flatten() {
                 let x = pop()?;
-                let delta = layer.unactivate(&dy, &out)?;
+                let delta = layer.delta(p, &dy, &out, &mut grads)?;
                 (dy, out) = (delta, x); // images are large: none is kept longer than it serves
-                layer.bias_grad(&dy, &mut grads)?;
-                layer.weight_grad(p, &out.y, &dy, &mut grads)?;
-                dy = layer.input_grad(p, &dy)?;
+                layer.layer.weight_grad(p, out.y(), &dy, &mut grads)?;
+                dy = layer.layer.input_grad(p, &dy)?;
             }
             if i + 1 == blocks.len() && growth.fading() {
                 let older = up2_grad(&scale(images_grad, 1.0 - growth.alpha)?)?;
-                let older = rgb_grads(&blocks[i - 1].to_rgb, p, &out.y, &older, &mut grads)?;
+                let older = rgb_grads(&blocks[i - 1].to_rgb, p, out.y(), &older, &mut grads)?;
                 dy = add(dy, &older)?;
             }
         }
-        let delta = self.dense.unactivate(&dy, &out)?;
-        let folded = fold(&delta)?;
-        let biased = if self.config.position_bias { &folded } else { &delta };
-        self.dense.bias_grad(biased, &mut grads)?;
-        self.dense.weight_grad(p, &tape.latents, &folded, &mut grads)?;
+        let dense = &self.dense;
+        let folded = if self.config.position_bias {
+            let folded = fold(&dense.layer.unactivate(&dy, &out.out)?)?;
+            dense.layer.bias_grad(&folded, &mut grads)?;
+            folded
+        } else {
+            fold(&dense.delta(p, &dy, &out, &mut grads)?)?
+        };
+        dense.layer.weight_grad(p, &tape.latents, &folded, &mut grads)?;
         Ok(grads)
     }
 
@@ -263,7 +288,7 @@ impl Generator {
         Ok(&self.blocks[..count])
     }
 
-    /// Latents and labels side by side, then pixel norm over both (the TensorFlow code's order).
+    /// Latents and labels side by side, after pixel norm over both or over the latents alone.
     fn normalized(&self, latents: &Tensor, labels: Option<&Tensor>) -> Result<Tensor> {
         let (n, size) = latents.dims2()?;
         let classes = labels.map_or(Ok(0), |l| l.dim(1))?;
@@ -275,12 +300,15 @@ impl Generator {
                 config.label_size
             );
         }
-        let x = match labels {
-            Some(labels) => Tensor::cat(&[latents, labels], 1)?,
-            None => latents.clone(),
+        let norm = |x: Tensor| match config.normalize_latents {
+            true => pixel_norm(&x, config.pixelnorm_epsilon),
+            false => Ok(x),
         };
-        let x =
-            if config.normalize_latents { pixel_norm(&x, config.pixelnorm_epsilon)? } else { x };
+        let x = match labels {
+            Some(labels) if config.normalize_labels => norm(Tensor::cat(&[latents, labels], 1)?)?,
+            Some(labels) => Tensor::cat(&[&norm(latents.clone())?, labels], 1)?,
+            None => norm(latents.clone())?,
+        };
         x.reshape((n, 1, 1, size + classes))
     }
 }

@@ -1,17 +1,24 @@
-use candle_core::{Result, Tensor};
+use candle_core::{Result, Tensor, bail};
 use pggan_ops::conv::{Kernel, Resample};
-use pggan_ops::{activation, mix};
+use pggan_ops::{activation, gain};
 use tracing::trace_span;
 
 use crate::params::{Builder, Grads, ParamId, Params};
 
-/// What follows convolution and bias.
+/// Added under the root by layer norm and batch norm (the official code's, and Lasagne's default).
+pub(crate) const NORM_EPSILON: f64 = 1e-4;
+
+/// What follows a layer's linear part and its bias.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Activation {
-    Linear,
-    LeakyRelu,
-    /// Leaky ReLU, then pixel norm with this epsilon (paper §4.2).
-    LeakyReluPixelNorm(f64),
+pub(crate) enum Nonlinearity {
+    None,
+    /// Leaky ReLU of this slope below zero; 0 makes it ReLU.
+    Relu(f64),
+    /// The same, then pixel norm (paper §4.2).
+    ReluPixelNorm {
+        slope: f64,
+        epsilon: f64,
+    },
 }
 
 /// A layer's output, and what its gradient needs besides.
@@ -21,21 +28,26 @@ pub(crate) struct Output {
     factor: Option<Tensor>,
 }
 
-/// Convolution with the equalized learning rate, bias, activation.
+/// A linear map, bias, activation.
 ///
 /// Each pass runs in a span of `tracing`, named after the pass and with the layer as its field, so that a
 /// subscriber can tell where the time goes; without one a span costs a load.
-///
-/// The stored weight is of unit variance and is multiplied by `gain / sqrt(fan_in)` whenever the layer runs, so
-/// that Adam's steps have the same effect in every layer (paper §4.1). The bias is not scaled.
 #[derive(Debug)]
 pub(crate) struct Layer {
     name: String,
-    weight: ParamId,
-    bias: ParamId,
-    scale: f64,
-    resample: Resample,
-    activation: Activation,
+    map: Map,
+    bias: Option<ParamId>,
+    nonlinearity: Nonlinearity,
+}
+
+#[derive(Debug)]
+enum Map {
+    /// Convolution, with the equalized learning rate: the stored weight is of unit variance and is multiplied by
+    /// `scale = gain / sqrt(fan_in)` whenever the layer runs, so that Adam's steps have the same effect in every layer (paper
+    /// §4.1). The bias is not scaled. Without the equalized learning rate `scale` is 1.
+    Convolution { weight: ParamId, scale: f64, resample: Resample },
+    /// A gain for each channel, or one for all: what remains of a layer behind its normalization.
+    Gain(ParamId),
 }
 
 /// The shape of a [`Layer`]'s weight.
@@ -65,44 +77,63 @@ impl Layer {
         shape: &Shape,
         gain: f64,
         resample: Resample,
-        activation: Activation,
+        nonlinearity: Nonlinearity,
     ) -> Result<Self> {
-        let Shape { inputs, outputs, size, outputs_per_bias } = *shape;
-        let area = (size * size).max(1);
-        let weight = if size == 0 {
-            params.weight(name, &[outputs, inputs])?
-        } else {
-            params.weight(name, &[outputs, inputs, size, size])?
-        };
-        let bias = params.bias(name, outputs / outputs_per_bias)?;
-        let scale = gain / ((area * inputs) as f64).sqrt();
-        Ok(Self { name: name.to_owned(), weight, bias, scale, resample, activation })
+        let map = Map::convolution(params, name, shape, gain, resample)?;
+        let biases = [shape.outputs / shape.outputs_per_bias];
+        let bias = Some(params.constant(name, "bias", &biases, 0.0)?);
+        Ok(Self { name: name.to_owned(), map, bias, nonlinearity })
+    }
+
+    /// A layer in two parts, between which a normalization is to run: the convolution, then `gains` gains, the bias and the
+    /// activation.
+    pub(crate) fn around_norm(
+        params: &mut Builder<'_>,
+        name: &str,
+        shape: &Shape,
+        (gain, gains): (f64, usize),
+        resample: Resample,
+        nonlinearity: Nonlinearity,
+    ) -> Result<(Self, Self)> {
+        let map = Map::convolution(params, name, shape, gain, resample)?;
+        let layer =
+            Self { name: name.to_owned(), map, bias: None, nonlinearity: Nonlinearity::None };
+        let map = Map::Gain(params.constant(name, "gain", &[gains], 1.0)?);
+        let biases = [shape.outputs / shape.outputs_per_bias];
+        let bias = Some(params.constant(name, "bias", &biases, 0.0)?);
+        Ok((layer, Self { name: name.to_owned(), map, bias, nonlinearity }))
     }
 
     pub(crate) fn forward(&self, params: &Params, x: &Tensor) -> Result<Output> {
         self.activate(params, self.linear(params, x)?)
     }
 
-    /// The convolution alone, without bias.
+    /// The linear map alone, without bias.
     pub(crate) fn linear(&self, params: &Params, x: &Tensor) -> Result<Tensor> {
         let _time = trace_span!("forward", layer = self.name).entered();
-        self.kernel(params)?.forward(x)
+        match self.map {
+            Map::Gain(id) => gain::forward(x, params.value(id)),
+            Map::Convolution { .. } => self.kernel(params)?.forward(x),
+        }
     }
 
     /// Bias and activation.
     pub(crate) fn activate(&self, params: &Params, x: Tensor) -> Result<Output> {
-        self.activate_with(params.value(self.bias), x)
+        match self.bias {
+            Some(bias) => self.activate_with(params.value(bias), x),
+            None => Ok(Output { y: x, factor: None }), // the first part of a layer around its norm
+        }
     }
 
     fn activate_with(&self, bias: &Tensor, x: Tensor) -> Result<Output> {
         let _time = trace_span!("activation", layer = self.name).entered();
-        match self.activation {
-            Activation::Linear => Ok(Output { y: activation::add_bias(x, bias)?, factor: None }),
-            Activation::LeakyRelu => {
-                Ok(Output { y: activation::bias_lrelu(x, bias)?, factor: None })
+        match self.nonlinearity {
+            Nonlinearity::None => Ok(Output { y: activation::add_bias(x, bias)?, factor: None }),
+            Nonlinearity::Relu(slope) => {
+                Ok(Output { y: activation::bias_lrelu(x, bias, slope)?, factor: None })
             }
-            Activation::LeakyReluPixelNorm(epsilon) => {
-                let (y, factor) = activation::bias_lrelu_pixel_norm(x, bias, epsilon)?;
+            Nonlinearity::ReluPixelNorm { slope, epsilon } => {
+                let (y, factor) = activation::bias_lrelu_pixel_norm(x, bias, slope, epsilon)?;
                 Ok(Output { y, factor: Some(factor) })
             }
         }
@@ -110,7 +141,10 @@ impl Layer {
 
     /// The bias alone.
     pub(crate) fn add_bias(&self, params: &Params, x: Tensor) -> Result<Tensor> {
-        activation::add_bias(x, params.value(self.bias))
+        match self.bias {
+            Some(bias) => activation::add_bias(x, params.value(bias)),
+            None => Ok(x),
+        }
     }
 
     /// The activation of what has its bias.
@@ -120,45 +154,53 @@ impl Layer {
         self.activate_with(&none, x)
     }
 
-    /// From the gradient of the output to that of the sum of convolution and bias.
+    fn slope(&self) -> Option<f64> {
+        match self.nonlinearity {
+            Nonlinearity::None => None,
+            Nonlinearity::Relu(slope) | Nonlinearity::ReluPixelNorm { slope, .. } => Some(slope),
+        }
+    }
+
+    /// From the gradient of the output to that of the sum of linear map and bias.
     pub(crate) fn unactivate(&self, dy: &Tensor, out: &Output) -> Result<Tensor> {
-        let Some(factor) = &out.factor else { return self.unactivate_plain(dy, &out.y) };
+        let (Some(factor), Some(slope)) = (&out.factor, self.slope()) else {
+            return self.unactivate_plain(dy, &out.y);
+        };
         let _time = trace_span!("activation", layer = self.name).entered();
-        activation::lrelu_pixel_norm_grad(dy, &out.y, factor)
+        activation::lrelu_pixel_norm_grad(dy, &out.y, factor, slope)
     }
 
     /// [`Layer::unactivate`] where no pixel norm is.
     pub(crate) fn unactivate_plain(&self, dy: &Tensor, y: &Tensor) -> Result<Tensor> {
         let _time = trace_span!("activation", layer = self.name).entered();
-        match self.activation {
-            Activation::Linear => Ok(dy.clone()),
-            _ => activation::lrelu_grad(dy, y),
-        }
+        self.slope().map_or(Ok(dy.clone()), |slope| activation::lrelu_grad(dy, y, slope))
     }
 
     /// The tangent of the layer's output, where no pixel norm is, as its input moves along `x`.
     pub(crate) fn tangent(&self, params: &Params, x: &Tensor, y: &Tensor) -> Result<Tensor> {
         let x = self.linear(params, x)?;
         let _time = trace_span!("activation", layer = self.name).entered();
-        match self.activation {
-            Activation::Linear => Ok(x),
-            _ => activation::lrelu_grad_in_place(x, y),
+        match self.slope() {
+            None => Ok(x),
+            Some(slope) => activation::lrelu_grad_in_place(x, y, slope),
         }
     }
 
     pub(crate) fn input_grad(&self, params: &Params, delta: &Tensor) -> Result<Tensor> {
         let _time = trace_span!("input grad", layer = self.name).entered();
-        self.kernel(params)?.input_grad(delta)
+        match self.map {
+            Map::Gain(id) => gain::forward(delta, params.value(id)),
+            Map::Convolution { .. } => self.kernel(params)?.input_grad(delta),
+        }
     }
 
     pub(crate) fn bias_grad(&self, delta: &Tensor, grads: &mut Grads) -> Result<()> {
+        let Some(bias) = self.bias else { return Ok(()) };
         let _time = trace_span!("bias grad", layer = self.name).entered();
-        grads.accumulate(self.bias, |sum| {
-            let gradient = activation::bias_grad(delta)?;
-            sum.map_or(Ok(gradient.clone()), |sum| mix::add(sum, &gradient))
-        })
+        grads.add(bias, activation::bias_grad(delta)?)
     }
 
+    /// The gradient of the linear map's own parameter.
     pub(crate) fn weight_grad(
         &self,
         params: &Params,
@@ -167,11 +209,19 @@ impl Layer {
         grads: &mut Grads,
     ) -> Result<()> {
         let _time = trace_span!("weight grad", layer = self.name).entered();
-        let kernel = self.kernel(params)?;
-        grads.accumulate(self.weight, |sum| match sum {
-            Some(sum) => kernel.add_weight_grad(x, delta, sum),
-            None => kernel.weight_grad(x, delta)?.reshape(params.value(self.weight).shape()),
-        })
+        match self.map {
+            Map::Gain(id) => {
+                let gains = params.value(id).elem_count();
+                grads.add(id, gain::gradient(x, delta, gains)?)
+            }
+            Map::Convolution { weight, .. } => {
+                let kernel = self.kernel(params)?;
+                grads.accumulate(weight, |sum| match sum {
+                    Some(sum) => kernel.add_weight_grad(x, delta, sum),
+                    None => kernel.weight_grad(x, delta)?.reshape(params.value(weight).shape()),
+                })
+            }
+        }
     }
 
     /// Frees what the engine keeps beside the weight.
@@ -182,6 +232,26 @@ impl Layer {
     }
 
     fn kernel<'a>(&self, params: &'a Params) -> Result<&'a Kernel> {
-        params.kernel(self.weight, self.scale, self.resample)
+        match self.map {
+            Map::Convolution { weight, scale, resample } => params.kernel(weight, scale, resample),
+            Map::Gain(_) => bail!("{}: a gain has no kernel", self.name),
+        }
+    }
+}
+
+impl Map {
+    fn convolution(
+        params: &mut Builder<'_>,
+        name: &str,
+        shape: &Shape,
+        gain: f64,
+        resample: Resample,
+    ) -> Result<Self> {
+        let Shape { inputs, outputs, size, .. } = *shape;
+        let area = (size * size).max(1);
+        let shape: &[usize] =
+            if size == 0 { &[outputs, inputs] } else { &[outputs, inputs, size, size] };
+        let (weight, scale) = params.weight(name, shape, gain / ((area * inputs) as f64).sqrt())?;
+        Ok(Self::Convolution { weight, scale, resample })
     }
 }

@@ -27,6 +27,7 @@ mod discriminator;
 mod error;
 mod generator;
 mod growth;
+mod hidden;
 pub mod import;
 mod layers;
 mod layout;
@@ -34,7 +35,7 @@ mod params;
 pub mod weights;
 
 pub use config::{Activation, DiscriminatorNorm, GeneratorNorm, ModelConfig, OutputActivation};
-pub use discriminator::{Deltas, Discriminator, Tape};
+pub use discriminator::{Deltas, Discriminator, Noise, Tape};
 pub use error::Error;
 pub use generator::{Generator, GeneratorTape};
 pub use growth::Growth;

@@ -2,15 +2,19 @@ use std::sync::OnceLock;
 
 use candle_core::{DType, Device, Tensor, bail};
 use pggan_ops::conv::{Kernel, Resample};
+use pggan_ops::mix;
 
 use crate::error::Result;
 
-/// One parameter of a network.
+/// How much of a running average is the newest batch's (Lasagne's default, which the official code took).
+const OBSERVED: f64 = 0.1;
+
+/// One parameter of a network: what it learns, or (batch norm's statistics) what it remembers.
 #[derive(Clone, Debug)]
 pub struct Param {
     /// The path of the layer, `level05.conv1.weight`.
     pub name: String,
-    /// Weights are `[O, I, k, k]` or `[out, in]`, biases `[C]`.
+    /// Weights are `[O, I, k, k]` or `[out, in]`, biases and gains `[C]`, statistics `[3, C]`.
     pub value: Tensor,
 }
 
@@ -94,6 +98,33 @@ impl Params {
         Ok(())
     }
 
+    /// Takes in what a pass has seen of the batch: batch norm's running averages move by a tenth. To be called once after each
+    /// step of the generator; without batch norm it does nothing. What is not finite is passed over, like such a step.
+    ///
+    /// # Errors
+    /// If the gradients are of another network.
+    pub fn observe(&mut self, grads: &Grads) -> Result<()> {
+        for (id, seen) in &grads.observed {
+            let sum = seen.sum_all()?.to_dtype(DType::F64)?.to_scalar::<f64>()?;
+            if sum.is_finite() {
+                let average = (self.value(*id) * (1.0 - OBSERVED))?;
+                self.set(*id, (average + (seen * OBSERVED)?)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Changes one parameter.
+    pub(crate) fn set(&mut self, id: ParamId, value: Tensor) -> Result<()> {
+        let param = &mut self.entries[id.0];
+        if param.value.shape() != value.shape() {
+            bail!("{}: {:?} cannot become {:?}", param.name, param.value.shape(), value.shape());
+        }
+        param.value = value;
+        self.kernels[id.0] = OnceLock::new();
+        Ok(())
+    }
+
     /// Frees what the engine keeps beside the weights; it is made again when it is wanted.
     pub fn release(&self) {
         self.kernels.iter().filter_map(OnceLock::get).for_each(Kernel::release);
@@ -138,26 +169,60 @@ pub(crate) struct Builder<'a> {
     dtype: DType,
     device: &'a Device,
     normal: &'a mut Normal<'a>,
+    equalized: bool,
     entries: Vec<Param>,
 }
 
 impl<'a> Builder<'a> {
-    pub(crate) fn new(dtype: DType, device: &'a Device, normal: &'a mut Normal<'a>) -> Self {
-        Self { dtype, device, normal, entries: Vec::new() }
+    pub(crate) fn new(
+        dtype: DType,
+        device: &'a Device,
+        normal: &'a mut Normal<'a>,
+        equalized: bool,
+    ) -> Self {
+        Self { dtype, device, normal, equalized, entries: Vec::new() }
     }
 
-    /// A weight from N(0, 1): the scale of the layer is applied when it runs (paper §4.1).
-    pub(crate) fn weight(&mut self, layer: &str, shape: &[usize]) -> Result<ParamId> {
+    /// A weight of a layer whose weights have the standard deviation `std`, and the factor that it is to be multiplied by
+    /// whenever the layer runs: drawn from N(0, 1) with the factor `std` where the learning rate is equalized (paper
+    /// §4.1), from N(0, std²) with the factor 1 elsewhere.
+    pub(crate) fn weight(
+        &mut self,
+        layer: &str,
+        shape: &[usize],
+        std: f64,
+    ) -> Result<(ParamId, f64)> {
+        if self.equalized {
+            return Ok((self.plain_weight(layer, shape, 1.0)?, std));
+        }
+        Ok((self.plain_weight(layer, shape, std)?, 1.0))
+    }
+
+    /// A weight from N(0, std²).
+    pub(crate) fn plain_weight(
+        &mut self,
+        layer: &str,
+        shape: &[usize],
+        std: f64,
+    ) -> Result<ParamId> {
         let name = format!("{layer}.weight");
         let mut values = vec![0f32; shape.iter().product()];
         (self.normal)(&name, &mut values);
-        let value = Tensor::from_vec(values, shape, &Device::Cpu)?;
-        Ok(self.push(name, value.to_dtype(self.dtype)?.to_device(self.device)?))
+        let value = Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(self.dtype)?;
+        let value = if std == 1.0 { value } else { (value * std)? };
+        Ok(self.push(name, value.to_device(self.device)?))
     }
 
-    pub(crate) fn bias(&mut self, layer: &str, channels: usize) -> Result<ParamId> {
-        let value = Tensor::zeros(channels, self.dtype, self.device)?;
-        Ok(self.push(format!("{layer}.bias"), value))
+    /// `layer.kind`, which begins as `value` everywhere.
+    pub(crate) fn constant(
+        &mut self,
+        layer: &str,
+        kind: &str,
+        shape: &[usize],
+        value: f64,
+    ) -> Result<ParamId> {
+        let value = Tensor::full(value, shape, self.device)?.to_dtype(self.dtype)?.contiguous()?;
+        Ok(self.push(format!("{layer}.{kind}"), value))
     }
 
     pub(crate) fn finish(self) -> Params {
@@ -175,12 +240,14 @@ impl<'a> Builder<'a> {
 #[derive(Debug)]
 pub struct Grads {
     values: Vec<Option<Tensor>>,
+    /// What passes have seen of the batch: see [`Params::observe`].
+    observed: Vec<(ParamId, Tensor)>,
 }
 
 impl Grads {
     /// No gradient yet for any of `params`.
     pub fn new(params: &Params) -> Self {
-        Self { values: vec![None; params.entries.len()] }
+        Self { values: vec![None; params.entries.len()], observed: Vec::new() }
     }
 
     /// The gradient of the parameter at `position`.
@@ -202,5 +269,18 @@ impl Grads {
         let slot = &mut self.values[id.0];
         *slot = Some(add(slot.take())?);
         Ok(())
+    }
+
+    /// Adds to a parameter's gradient.
+    pub(crate) fn add(&mut self, id: ParamId, gradient: Tensor) -> Result<()> {
+        self.accumulate(id, |sum| match sum {
+            Some(sum) => mix::add(sum, &gradient),
+            None => Ok(gradient),
+        })
+    }
+
+    /// Keeps what was seen for [`Params::observe`].
+    pub(crate) fn observe(&mut self, id: ParamId, seen: Tensor) {
+        self.observed.push((id, seen));
     }
 }

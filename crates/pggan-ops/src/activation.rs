@@ -1,6 +1,6 @@
 //! Bias, leaky ReLU and pixel norm in one pass over memory each way.
 //!
-//! The gradients need only what the forward pass returned: pixel norm divides by a positive number and leaky
+//! `slope` is leaky ReLU's below zero: [`SLOPE`], or 0, which makes it ReLU. The gradients need only what the forward pass returned: pixel norm divides by a positive number and leaky
 //! ReLU keeps signs, so the sign of the output is the sign of what went into the activation.
 
 use candle_core::{D, Result, Tensor};
@@ -31,14 +31,15 @@ pub fn add_bias(x: Tensor, bias: &Tensor) -> Result<Tensor> {
 ///
 /// # Shapes
 /// `x`: `[.., C]`, `bias`: `[C]`; returns `[.., C]`.
-pub fn bias_lrelu(x: Tensor, bias: &Tensor) -> Result<Tensor> {
+pub fn bias_lrelu(x: Tensor, bias: &Tensor, slope: f64) -> Result<Tensor> {
     if !slices::is_fast(&x) {
-        return lrelu(&x.broadcast_add(bias)?);
+        return lrelu(&x.broadcast_add(bias)?, slope);
     }
+    let slope = slope as f32;
     rows_in_place(x, bias, |row, bias| {
         for (x, b) in row.iter_mut().zip(bias) {
             let a = *x + b;
-            *x = a.max(a * SLOPE as f32);
+            *x = a.max(a * slope);
         }
     })
 }
@@ -50,17 +51,22 @@ pub fn bias_lrelu(x: Tensor, bias: &Tensor) -> Result<Tensor> {
 ///
 /// # Shapes
 /// `x`: `[.., C]`, `bias`: `[C]`; returns `[.., C]` and `[.., 1]`.
-pub fn bias_lrelu_pixel_norm(x: Tensor, bias: &Tensor, epsilon: f64) -> Result<(Tensor, Tensor)> {
+pub fn bias_lrelu_pixel_norm(
+    x: Tensor,
+    bias: &Tensor,
+    slope: f64,
+    epsilon: f64,
+) -> Result<(Tensor, Tensor)> {
     let mut shape = x.dims().to_vec();
     let c = shape.pop().unwrap_or(1);
     shape.push(1);
     if !slices::is_fast(&x) {
-        let a = lrelu(&x.broadcast_add(bias)?)?;
+        let a = lrelu(&x.broadcast_add(bias)?, slope)?;
         let factor = norm_factor(&a, epsilon)?;
         return Ok((a.broadcast_mul(&factor)?, factor));
     }
     let mut factors = vec![0f32; x.elem_count() / c];
-    let rows = rows_per_task(c);
+    let (rows, slope) = (rows_per_task(c), slope as f32);
     let x = slices::owned(x)?;
     slices::read(bias, |bias| {
         slices::write(&x, |x| {
@@ -69,7 +75,7 @@ pub fn bias_lrelu_pixel_norm(x: Tensor, bias: &Tensor, epsilon: f64) -> Result<(
                     for (row, factor) in x.chunks_exact_mut(c).zip(factors) {
                         for (x, b) in row.iter_mut().zip(bias) {
                             let a = *x + b;
-                            *x = a.max(a * SLOPE as f32);
+                            *x = a.max(a * slope);
                         }
                         *factor = 1.0 / (dot(row, row) / c as f32 + epsilon as f32).sqrt();
                         for x in row.iter_mut() {
@@ -95,16 +101,17 @@ pub fn pixel_norm(x: &Tensor, epsilon: f64) -> Result<Tensor> {
 ///
 /// # Shapes
 /// `dy` and the output `y`: `[.., C]`; returns `[.., C]`.
-pub fn lrelu_grad(dy: &Tensor, y: &Tensor) -> Result<Tensor> {
+pub fn lrelu_grad(dy: &Tensor, y: &Tensor, slope: f64) -> Result<Tensor> {
     if !slices::is_fast(dy) {
-        return dy * slope(y)?;
+        return dy * slopes(y, slope)?;
     }
+    let slope = slope as f32;
     let dx = slices::read(dy, |dy| {
         slices::read(y, |y| {
             fill(dy.len(), 1, |first, dx| {
                 let (dy, y) = (&dy[first..][..dx.len()], &y[first..][..dx.len()]);
                 for ((dx, dy), y) in dx.iter_mut().zip(dy).zip(y) {
-                    *dx = if *y > 0.0 { *dy } else { *dy * SLOPE as f32 };
+                    *dx = if *y > 0.0 { *dy } else { *dy * slope };
                 }
             })
         })
@@ -116,17 +123,17 @@ pub fn lrelu_grad(dy: &Tensor, y: &Tensor) -> Result<Tensor> {
 ///
 /// # Shapes
 /// `dy` and the output `y`: `[.., C]`; returns `[.., C]`.
-pub fn lrelu_grad_in_place(dy: Tensor, y: &Tensor) -> Result<Tensor> {
+pub fn lrelu_grad_in_place(dy: Tensor, y: &Tensor, slope: f64) -> Result<Tensor> {
     if !slices::is_fast(&dy) || dy.dims() != y.dims() {
-        return lrelu_grad(&dy, y);
+        return lrelu_grad(&dy, y, slope);
     }
-    let dy = slices::owned(dy)?;
+    let (dy, slope) = (slices::owned(dy)?, slope as f32);
     slices::read(y, |y| {
         slices::write(&dy, |dy| {
             let run = rows_per_task(1);
             dy.par_chunks_mut(run).zip(y.par_chunks(run)).for_each(|(dy, y)| {
                 for (dy, y) in dy.iter_mut().zip(y) {
-                    *dy = if *y > 0.0 { *dy } else { *dy * SLOPE as f32 };
+                    *dy = if *y > 0.0 { *dy } else { *dy * slope };
                 }
             });
         })
@@ -140,13 +147,18 @@ pub fn lrelu_grad_in_place(dy: Tensor, y: &Tensor) -> Result<Tensor> {
 ///
 /// # Shapes
 /// `dy` and the output `y`: `[.., C]`, `factor`: `[.., 1]`; returns `[.., C]`.
-pub fn lrelu_pixel_norm_grad(dy: &Tensor, y: &Tensor, factor: &Tensor) -> Result<Tensor> {
+pub fn lrelu_pixel_norm_grad(
+    dy: &Tensor,
+    y: &Tensor,
+    factor: &Tensor,
+    slope: f64,
+) -> Result<Tensor> {
     if !slices::is_fast(dy) {
         let along = (dy * y)?.mean_keepdim(D::Minus1)?;
         let da = (dy - y.broadcast_mul(&along)?)?.broadcast_mul(factor)?;
-        return da * slope(y)?;
+        return da * slopes(y, slope)?;
     }
-    let c = dy.dim(D::Minus1)?;
+    let (c, slope) = (dy.dim(D::Minus1)?, slope as f32);
     let dx = slices::read(dy, |dy| {
         slices::read(y, |y| {
             slices::read(factor, |factor| {
@@ -157,7 +169,7 @@ pub fn lrelu_pixel_norm_grad(dy: &Tensor, y: &Tensor, factor: &Tensor) -> Result
                         let along = dot(dy, y) / c as f32;
                         for ((dx, dy), y) in dx.iter_mut().zip(dy).zip(y) {
                             let da = r * (dy - y * along);
-                            *dx = if *y > 0.0 { da } else { da * SLOPE as f32 };
+                            *dx = if *y > 0.0 { da } else { da * slope };
                         }
                     }
                 })
@@ -201,13 +213,13 @@ pub fn bias_grad(dx: &Tensor) -> Result<Tensor> {
     slices::tensor(sum, &[c])
 }
 
-fn lrelu(x: &Tensor) -> Result<Tensor> {
-    x.maximum(&(x * SLOPE)?)
+fn lrelu(x: &Tensor, slope: f64) -> Result<Tensor> {
+    x.maximum(&(x * slope)?)
 }
 
-/// 1 where `y` is above zero, [`SLOPE`] elsewhere.
-fn slope(y: &Tensor) -> Result<Tensor> {
-    y.gt(0.0)?.to_dtype(y.dtype())?.affine(1.0 - SLOPE, SLOPE)
+/// 1 where `y` is above zero, `slope` elsewhere.
+fn slopes(y: &Tensor, slope: f64) -> Result<Tensor> {
+    y.gt(0.0)?.to_dtype(y.dtype())?.affine(1.0 - slope, slope)
 }
 
 fn norm_factor(x: &Tensor, epsilon: f64) -> Result<Tensor> {
@@ -271,17 +283,19 @@ mod tests {
             let (x, b, dy) = (wave(&shape, 0.1)?, wave(&[c], 0.5)?, wave(&shape, 0.9)?);
             let f = |t: &Tensor| t.to_dtype(DType::F32);
             close(&add_bias(x.copy()?, &b)?, &add_bias(f(&x)?, &f(&b)?)?)?;
-            let y = bias_lrelu(x.copy()?, &b)?;
-            close(&y, &bias_lrelu(f(&x)?, &f(&b)?)?)?;
-            close(&lrelu_grad(&dy, &y)?, &lrelu_grad(&f(&dy)?, &f(&y)?)?)?;
-            close(&lrelu_grad(&dy, &y)?, &lrelu_grad_in_place(f(&dy)?, &f(&y)?)?)?;
-            let (y, r) = bias_lrelu_pixel_norm(x.copy()?, &b, 1e-8)?;
-            let (y32, r32) = bias_lrelu_pixel_norm(f(&x)?, &f(&b)?, 1e-8)?;
-            close(&y, &y32)?;
-            let dx = lrelu_pixel_norm_grad(&dy, &y, &r)?;
-            // Where all channels are nearly equal, the two terms of the gradient cancel.
-            if c > 1 {
-                close(&dx, &lrelu_pixel_norm_grad(&f(&dy)?, &y32, &r32)?)?;
+            for s in [SLOPE, 0.0] {
+                let y = bias_lrelu(x.copy()?, &b, s)?;
+                close(&y, &bias_lrelu(f(&x)?, &f(&b)?, s)?)?;
+                close(&lrelu_grad(&dy, &y, s)?, &lrelu_grad(&f(&dy)?, &f(&y)?, s)?)?;
+                close(&lrelu_grad(&dy, &y, s)?, &lrelu_grad_in_place(f(&dy)?, &f(&y)?, s)?)?;
+                let (y, r) = bias_lrelu_pixel_norm(x.copy()?, &b, s, 1e-8)?;
+                let (y32, r32) = bias_lrelu_pixel_norm(f(&x)?, &f(&b)?, s, 1e-8)?;
+                close(&y, &y32)?;
+                let dx = lrelu_pixel_norm_grad(&dy, &y, &r, s)?;
+                // Where all channels are nearly equal, the two terms of the gradient cancel.
+                if c > 1 {
+                    close(&dx, &lrelu_pixel_norm_grad(&f(&dy)?, &y32, &r32, s)?)?;
+                }
             }
             close(&bias_grad(&dy)?, &bias_grad(&f(&dy)?)?)?;
         }
@@ -303,11 +317,11 @@ mod tests {
         let shape = [1, 1, 2, 5];
         let (x, b, dy) = (wave(&shape, 0.3)?, wave(&[5], 0.8)?, wave(&shape, 0.6)?);
         let loss = |x: Tensor| -> Result<f64> {
-            let (y, _) = bias_lrelu_pixel_norm(x, &b, 1e-8)?;
+            let (y, _) = bias_lrelu_pixel_norm(x, &b, SLOPE, 1e-8)?;
             (y * &dy)?.sum_all()?.to_scalar()
         };
-        let (y, r) = bias_lrelu_pixel_norm(x.copy()?, &b, 1e-8)?;
-        let dx = lrelu_pixel_norm_grad(&dy, &y, &r)?.flatten_all()?.to_vec1::<f64>()?;
+        let (y, r) = bias_lrelu_pixel_norm(x.copy()?, &b, SLOPE, 1e-8)?;
+        let dx = lrelu_pixel_norm_grad(&dy, &y, &r, SLOPE)?.flatten_all()?.to_vec1::<f64>()?;
         let values = x.flatten_all()?.to_vec1::<f64>()?;
         for (i, expected) in dx.iter().enumerate() {
             let shifted = |h: f64| -> Result<f64> {

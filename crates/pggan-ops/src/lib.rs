@@ -27,11 +27,15 @@
 
 pub mod activation;
 pub mod adam;
+pub mod batch_norm;
 pub mod conv;
+pub mod gain;
+pub mod layer_norm;
 pub mod mix;
 pub mod pool;
 pub mod reals;
 pub mod resample;
+pub mod similarity;
 pub mod stddev;
 
 mod cells;

@@ -4,8 +4,8 @@
 //! samples by strides: of M groups, sample n belongs to group n mod M, as in the official code. For a group,
 //! `s = mean_chw( sqrt( mean_g (x − mean_g x)² + 1e-8 ) )`, and s fills a channel of all its samples.
 //!
-//! This is the one layer of the discriminator that is not piecewise linear, so besides gradient and tangent it
-//! has a [`curvature`]: how its tangent depends on where it is taken.
+//! The layer is not piecewise linear, so besides gradient and tangent it has a [`curvature`]: how its tangent depends on
+//! where it is taken.
 
 use candle_core::{Result, Tensor, bail};
 

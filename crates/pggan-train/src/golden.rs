@@ -12,6 +12,7 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use pggan_model::{Discriminator, Generator, Grads, Growth, ModelConfig, Params};
+use pggan_ops::activation::SLOPE;
 use pggan_ops::conv::{Kernel, Resample};
 use pggan_ops::stddev::{self, Groups};
 use pggan_ops::{activation, adam, mix, reals, resample};
@@ -585,10 +586,12 @@ impl Checks<'_> {
                 let bias = file.get(&format!("{op}/b"))?.to_dtype(dtype)?;
                 let y = match resample {
                     Resample::Up => activation::add_bias(kernel.forward(&x)?, &bias)?,
-                    Resample::Down => activation::bias_lrelu(kernel.forward(&x)?, &bias)?,
-                    Resample::Same => {
-                        resample::mean2x2(&activation::bias_lrelu(kernel.forward(&x)?, &bias)?)?
-                    }
+                    Resample::Down => activation::bias_lrelu(kernel.forward(&x)?, &bias, SLOPE)?,
+                    Resample::Same => resample::mean2x2(&activation::bias_lrelu(
+                        kernel.forward(&x)?,
+                        &bias,
+                        SLOPE,
+                    )?)?,
                 };
                 compare(expected.trim_end_matches("/f64"), &y, expected)?;
             }

@@ -1,16 +1,13 @@
 //! Every gradient against finite differences in f64, with a layer fading in and at alpha 1.
 
 use candle_core::{DType, Result, Tensor};
-use pggan_model::{Discriminator, Generator, Grads, Growth, ModelConfig, Params};
+use pggan_model::{Discriminator, Generator, Grads, Growth, ModelConfig, Noise, Params, Tape};
 
-use crate::{networks, noise, nudge, tiny};
-
-const STABLE: Growth = Growth { level: 4, alpha: 1.0 };
-const FADING: Growth = Growth { level: 4, alpha: 0.3 };
+use crate::{networks, noise, nudge, tiny, variants};
 
 /// Compares `grads` with central differences of `loss` in a sample of each parameter's elements.
 ///
-/// Leaky ReLU has kinks, so a difference across one is wrong: where steps of two sizes disagree, a kink lies
+/// ReLUs and distances have kinks, so a difference across one is wrong: where steps of two sizes disagree, a kink lies
 /// between and a smaller step decides.
 fn check<N>(
     network: &mut N,
@@ -46,12 +43,33 @@ fn check<N>(
     assert!(compared > 20, "only {compared} elements compared");
 }
 
-fn configs() -> [ModelConfig; 4] {
+/// Networks, and how far they have grown: to their full size, fading in the last layer or not, and less far.
+fn cases() -> Vec<(ModelConfig, Vec<Growth>)> {
     let fused = tiny(16);
     let unfused = ModelConfig { fused_scale: false, ..fused.clone() };
     let labelled = ModelConfig { label_size: 2, channels: 1, mbstd_group: 2, ..fused.clone() };
     let foreign = ModelConfig { widths: vec![5, 4, 3], position_bias: true, ..unfused.clone() };
-    [fused, unfused, labelled, foreign]
+    let papers = [fused, unfused, labelled, foreign];
+    let stages = |config: ModelConfig| {
+        let level = config.max_level();
+        let fading = Growth { level, alpha: 0.3 };
+        (config, vec![Growth::full(level), fading, Growth::full(2)])
+    };
+    papers.into_iter().chain(variants(8)).map(stages).collect()
+}
+
+/// A forward pass, with noise in the networks that have minibatch discrimination.
+fn forward(
+    d: &Discriminator,
+    images: &Tensor,
+    growth: Growth,
+    parts: usize,
+) -> Result<(Tensor, Tape)> {
+    if d.config().mbdisc_kernels == 0 {
+        return d.forward(images, growth, parts);
+    }
+    let draws = noise("draws", &[images.dim(0)?, d.noise_channels(growth)])?;
+    d.forward_with_noise(images, growth, parts, &Noise { strength: 0.2, draws })
 }
 
 fn labels(config: &ModelConfig) -> Option<Tensor> {
@@ -60,8 +78,8 @@ fn labels(config: &ModelConfig) -> Option<Tensor> {
 
 #[test]
 fn generator() -> Result<()> {
-    for config in configs() {
-        for growth in [STABLE, FADING, Growth::full(2), Growth { level: 3, alpha: 0.6 }] {
+    for (config, stages) in cases() {
+        for growth in stages.into_iter().chain([Growth { level: 3, alpha: 0.6 }]) {
             let (mut g, _) = networks(&config);
             let z = noise("z", &[4, config.latent_size()])?;
             let r = growth.resolution();
@@ -80,28 +98,28 @@ fn generator() -> Result<()> {
 
 #[test]
 fn discriminator() -> Result<()> {
-    for config in configs() {
-        for growth in [STABLE, FADING, Growth::full(2)] {
+    for (config, stages) in cases() {
+        for growth in stages {
             let (_, mut d) = networks(&config);
             let r = growth.resolution();
             let images = noise("images", &[8, r, r, config.channels])?;
             let weight = noise("weight", &[8, 1 + config.label_size])?;
             let loss = |d: &Discriminator| {
-                let (scores, _) = d.forward(&images, growth, 2).unwrap();
+                let (scores, _) = forward(d, &images, growth, 2).unwrap();
                 (scores * &weight).unwrap().sum_all().unwrap().to_scalar::<f64>().unwrap()
             };
-            let (_, tape) = d.forward(&images, growth, 2)?;
+            let (_, tape) = forward(&d, &images, growth, 2)?;
             let mut grads = Grads::new(d.params());
             d.backward(tape, &weight, &mut grads)?;
             check(&mut d, Discriminator::params_mut, &grads, loss);
 
             // With respect to the images, along one direction.
             let along = noise("along", images.dims())?;
-            let (_, tape) = d.forward(&images, growth, 2)?;
+            let (_, tape) = forward(&d, &images, growth, 2)?;
             let gradient =
                 (d.image_grad(tape, &weight)? * &along)?.sum_all()?.to_scalar::<f64>()?;
             let at = |h: f64| -> Result<f64> {
-                let (scores, _) = d.forward(&(&images + (&along * h)?)?, growth, 2)?;
+                let (scores, _) = forward(&d, &(&images + (&along * h)?)?, growth, 2)?;
                 (scores * &weight)?.sum_all()?.to_scalar::<f64>()
             };
             let measured = (at(1e-6)? - at(-1e-6)?) / 2e-6;
@@ -114,8 +132,8 @@ fn discriminator() -> Result<()> {
 /// The penalty of WGAN-GP, `mean (‖g‖ − γ)²`, and its gradient by way of the tangent.
 #[test]
 fn gradient_penalty() -> Result<()> {
-    for config in configs() {
-        for growth in [STABLE, FADING, Growth::full(2)] {
+    for (config, stages) in cases() {
+        for growth in stages {
             let (_, mut d) = networks(&config);
             let r = growth.resolution();
             let images = noise("images", &[4, r, r, config.channels])?;
@@ -123,12 +141,12 @@ fn gradient_penalty() -> Result<()> {
             let norms = |g: &Tensor| g.sqr()?.flatten_from(1)?.sum_keepdim(1)?.sqrt();
             let target = 0.5;
             let penalty = |d: &Discriminator| {
-                let (_, tape) = d.forward(&images, growth, 1).unwrap();
+                let (_, tape) = forward(d, &images, growth, 1).unwrap();
                 let g = d.image_grad(tape, &ones).unwrap();
                 let off = (norms(&g).unwrap() - target).unwrap();
                 off.sqr().unwrap().mean_all().unwrap().to_scalar::<f64>().unwrap()
             };
-            let (_, tape) = d.forward(&images, growth, 1)?;
+            let (_, tape) = forward(&d, &images, growth, 1)?;
             let (g, deltas) = d.image_grad_and_deltas(&tape, &ones)?;
             let norm = norms(&g)?;
             let factor = (((&norm - target)? / &norm)? * (2.0 / 4.0))?.reshape((4, 1, 1, 1))?;

@@ -5,14 +5,52 @@ mod gradients;
 mod growth;
 mod import;
 mod shapes;
+mod variants;
 mod weights;
 
 use candle_core::{DType, Device, Result, Tensor};
-use pggan_model::{Discriminator, Generator, ModelConfig, Params};
+use pggan_model::{
+    Activation, Discriminator, DiscriminatorNorm, Generator, GeneratorNorm, ModelConfig,
+    OutputActivation, Params,
+};
 
 /// A network small enough for finite differences.
 fn tiny(resolution: usize) -> ModelConfig {
     ModelConfig { resolution, fmap_base: 32, fmap_max: 4, ..ModelConfig::default() }
+}
+
+/// Networks that are not the paper's own: row (a) of its Table 1, row (e*) with labels, and one with all that bends.
+fn variants(resolution: usize) -> [ModelConfig; 3] {
+    let first = ModelConfig {
+        equalized: false,
+        normalize_latents: false,
+        g_activation: Activation::Relu,
+        g_norm: GeneratorNorm::BatchNorm,
+        g_output: OutputActivation::Tanh,
+        d_norm: DiscriminatorNorm::LayerNorm,
+        mbstd_group: 0,
+        fused_scale: false,
+        ..tiny(resolution)
+    };
+    let star = ModelConfig {
+        channels: 2,
+        label_size: 2,
+        normalize_labels: false,
+        g_norm: GeneratorNorm::None,
+        mbstd_group: 0,
+        mbdisc_kernels: 3,
+        fused_scale: false,
+        ..tiny(resolution)
+    };
+    let bent = ModelConfig {
+        channels: 4,
+        g_activation: Activation::Relu,
+        d_activation: Activation::Relu,
+        d_norm: DiscriminatorNorm::LayerNorm,
+        mbdisc_kernels: 2,
+        ..tiny(resolution)
+    };
+    [first, star, bent]
 }
 
 /// Values that look random and depend on nothing but the name.
@@ -31,7 +69,7 @@ fn noise(name: &str, shape: &[usize]) -> Result<Tensor> {
     Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(DType::F64)
 }
 
-/// Both networks in f64, with biases that are not zero.
+/// Both networks in f64, with biases that are not zero and gains that are not one.
 fn networks(config: &ModelConfig) -> (Generator, Discriminator) {
     let mut g = Generator::new(config, DType::F64, &Device::Cpu, &mut draw).unwrap();
     let mut d = Discriminator::new(config, DType::F64, &Device::Cpu, &mut draw).unwrap();
@@ -40,6 +78,9 @@ fn networks(config: &ModelConfig) -> (Generator, Discriminator) {
             .update(|_, name, value| {
                 if name.ends_with("bias") {
                     *value = (noise(name, value.dims())? * 0.1)?;
+                }
+                if name.ends_with("gain") {
+                    *value = noise(name, value.dims())?.affine(0.2, 1.0)?;
                 }
                 Ok(())
             })

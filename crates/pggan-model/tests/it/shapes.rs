@@ -1,9 +1,11 @@
 //! Sizes against the paper's, and refusals of what does not fit.
 
 use candle_core::{DType, Device, Tensor};
-use pggan_model::{Discriminator, Generator, Growth, ModelConfig};
+use pggan_model::{
+    Discriminator, DiscriminatorNorm, Generator, GeneratorNorm, Grads, Growth, ModelConfig, Noise,
+};
 
-use crate::{draw, networks, noise, tiny};
+use crate::{draw, networks, noise, tiny, variants};
 
 /// Parameters of G and D, counted from the official code's formulas.
 #[test]
@@ -30,6 +32,35 @@ fn parameter_counts_are_the_official_ones() {
     }
 }
 
+/// The networks of Table 1, 128x128: what differs from row (g) is counted by hand.
+#[test]
+fn parameter_counts_of_table_1() {
+    let g = ModelConfig { resolution: 128, fmap_base: 2048, ..ModelConfig::default() };
+    let a = ModelConfig {
+        latent_size: 128,
+        g_norm: GeneratorNorm::BatchNorm,
+        d_norm: DiscriminatorNorm::LayerNorm,
+        mbstd_group: 0,
+        ..g.clone()
+    };
+    let star = ModelConfig { mbstd_group: 0, mbdisc_kernels: 100, ..g.clone() };
+    // Batch norm has a gain and three statistics for each of the hidden layers' 3008 maps, layer norm 12 gains.
+    let g_of_a = 13_629_810 - (512 - 128) * 16 * 512 + 4 * 3008;
+    let without_stddev = 13_636_897 - 9 * 512;
+    let d_of_star = without_stddev + 100 * 5 * 512 + 100 * 5 + 100 + 100;
+    for (config, g_count, d_count) in [
+        (g, 13_629_810, 13_636_897),
+        (a, g_of_a, without_stddev + 12),
+        (star, 13_629_810, d_of_star),
+    ] {
+        let nothing = &mut |_: &str, _: &mut [f32]| ();
+        let g = Generator::new(&config, DType::F32, &Device::Cpu, nothing).unwrap();
+        assert_eq!((g.params().count(), config.generator_parameters()), (g_count, g_count));
+        let d = Discriminator::new(&config, DType::F32, &Device::Cpu, nothing).unwrap();
+        assert_eq!(d.params().count(), d_count);
+    }
+}
+
 #[test]
 fn what_does_not_fit_is_refused() {
     let config = tiny(8);
@@ -48,28 +79,65 @@ fn what_does_not_fit_is_refused() {
     says(d.forward(&images, Growth::full(3), 1).unwrap_err(), "4x4 pixels at level 3");
     let images = noise("x", &[6, 8, 8, 3]).unwrap();
     says(d.forward(&images, Growth::full(3), 1).unwrap_err(), "6 samples");
+    let images = noise("x", &[4, 8, 8, 3]).unwrap();
+    let few = Noise { strength: 0.1, draws: noise("draws", &[4, 3]).unwrap() };
+    says(
+        d.forward_with_noise(&images, Growth::full(3), 1, &few).unwrap_err(),
+        "noise of [4, 3] draws, but [4, 17] are needed",
+    );
 }
 
 /// The engine's own kernels (f32) and the generic path (f64) are the same network.
 #[test]
 fn fast_and_generic_path_agree() -> candle_core::Result<()> {
-    let config = ModelConfig { resolution: 32, fmap_base: 512, fmap_max: 48, ..tiny(32) };
-    for growth in [Growth::full(5), Growth { level: 5, alpha: 0.4 }, Growth::full(2)] {
-        let wide = Generator::new(&config, DType::F64, &Device::Cpu, &mut draw).unwrap();
-        let fast = Generator::new(&config, DType::F32, &Device::Cpu, &mut draw).unwrap();
-        let z = noise("z", &[4, config.latent_size()])?;
-        let images = wide.forward_only(&z, None, growth)?;
-        let (images32, tape) = fast.forward(&z.to_dtype(DType::F32)?, None, growth)?;
-        near(&images, &images32, 1e-4)?;
-        let weight = noise("weight", images.dims())?;
-        let (_, wide_tape) = wide.forward(&z, None, growth)?;
-        let grads = wide.backward(wide_tape, &weight)?;
-        let grads32 = fast.backward(tape, &weight.to_dtype(DType::F32)?)?;
-        for (a, b) in grads.iter().zip(grads32.iter()) {
-            assert_eq!(a.is_some(), b.is_some());
-            if let (Some(a), Some(b)) = (a, b) {
-                near(a, b, 1e-3)?;
-            }
+    let wide = |config| ModelConfig { fmap_base: 512, fmap_max: 48, ..config };
+    let cases = [(tiny(32), 5)].into_iter().chain(variants(16).map(|config| (config, 4)));
+    for (config, level) in cases.map(|(config, level)| (wide(config), level)) {
+        for growth in [Growth::full(level), Growth { level, alpha: 0.4 }, Growth::full(2)] {
+            let slow = Generator::new(&config, DType::F64, &Device::Cpu, &mut draw).unwrap();
+            let fast = Generator::new(&config, DType::F32, &Device::Cpu, &mut draw).unwrap();
+            let z = noise("z", &[4, config.latent_size()])?;
+            let labels = (config.label_size > 0)
+                .then(|| noise("labels", &[4, config.label_size]))
+                .transpose()?;
+            let labels32 = labels.as_ref().map(|l| l.to_dtype(DType::F32)).transpose()?;
+            let (images, tape) = slow.forward(&z, labels.as_ref(), growth)?;
+            let (images32, tape32) =
+                fast.forward(&z.to_dtype(DType::F32)?, labels32.as_ref(), growth)?;
+            near(&images, &images32, 1e-4)?;
+            let weight = noise("weight", images.dims())?;
+            let grads = slow.backward(tape, &weight)?;
+            let grads32 = fast.backward(tape32, &weight.to_dtype(DType::F32)?)?;
+            near_grads(&grads, &grads32)?;
+
+            let slow = Discriminator::new(&config, DType::F64, &Device::Cpu, &mut draw).unwrap();
+            let fast = Discriminator::new(&config, DType::F32, &Device::Cpu, &mut draw).unwrap();
+            let pass = |d: &Discriminator, images: &Tensor| {
+                let draws = noise("draws", &[4, d.noise_channels(growth)])?;
+                let draws = draws.to_dtype(images.dtype())?;
+                let (scores, tape) =
+                    d.forward_with_noise(images, growth, 1, &Noise { strength: 0.1, draws })?;
+                let (image, deltas) = d.image_grad_and_deltas(&tape, &scores.ones_like()?)?;
+                let mut grads = Grads::new(d.params());
+                d.backward(tape.clone(), &scores, &mut grads)?;
+                d.penalty_grads(tape, deltas, &image, &mut grads)?;
+                Ok::<_, candle_core::Error>((scores, image, grads))
+            };
+            let (scores, image, grads) = pass(&slow, &images)?;
+            let (scores32, image32, grads32) = pass(&fast, &images.to_dtype(DType::F32)?)?;
+            near(&scores, &scores32, 1e-4)?;
+            near(&image, &image32, 1e-3)?;
+            near_grads(&grads, &grads32)?;
+        }
+    }
+    Ok(())
+}
+
+fn near_grads(grads: &Grads, grads32: &Grads) -> candle_core::Result<()> {
+    for (a, b) in grads.iter().zip(grads32.iter()) {
+        assert_eq!(a.is_some(), b.is_some());
+        if let (Some(a), Some(b)) = (a, b) {
+            near(a, b, 1e-3)?;
         }
     }
     Ok(())
