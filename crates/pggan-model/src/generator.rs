@@ -300,9 +300,8 @@ impl Generator {
                 config.label_size
             );
         }
-        let norm = |x: Tensor| match config.normalize_latents {
-            true => pixel_norm(&x, config.pixelnorm_epsilon),
-            false => Ok(x),
+        let norm = |x: Tensor| {
+            if config.normalize_latents { pixel_norm(&x, config.pixelnorm_epsilon) } else { Ok(x) }
         };
         let x = match labels {
             Some(labels) if config.normalize_labels => norm(Tensor::cat(&[latents, labels], 1)?)?,

@@ -168,6 +168,7 @@ impl Samples {
         let count = self.kernels.count;
         let kernels: Vec<Vec<f64>> = (0..count)
             .into_par_iter()
+            .with_min_len(8)
             .map(|kernel| {
                 let mut out = vec![0.0; self.n * width];
                 self.each_pair(kernel, |pair| visit(pair, &mut out));

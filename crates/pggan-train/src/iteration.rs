@@ -138,6 +138,7 @@ fn move_generator(
     grads: &Grads,
     loss: f64,
 ) -> Result<()> {
+    state.g.params_mut().observe(grads)?;
     // The official code moves the average with every step of the discriminator, towards the generator before its
     // own step: all those moves at once.
     let moves = match config.optim.ema_steps {

@@ -49,7 +49,7 @@ impl Similarity {
     /// # Shapes
     /// `x`: `[N, 1, 1, inputs]`; returns `[N, 1, 1, inputs + kernels]`.
     pub(super) fn forward(&self, params: &Params, x: &Tensor, parts: usize) -> Result<Tensor> {
-        let seen = self.seen(&self.weights(params)?, x)?;
+        let seen = self.weights(params)?.seen(x)?;
         let near = similarity::forward(&seen, self.count(parts))?;
         self.append(x, &activation::add_bias(near, params.value(self.biases))?)
     }
@@ -64,8 +64,8 @@ impl Similarity {
     ) -> Result<Tensor> {
         let weights = self.weights(params)?;
         let (past, near) = self.split(dy)?;
-        let seen =
-            self.rows(similarity::backward(&self.seen(&weights, x)?, &near, self.count(parts))?)?;
+        let seen = similarity::backward(&weights.seen(x)?, &near, self.count(parts))?;
+        let seen = pixels(&seen)?;
         if let Some(grads) = grads {
             grads.add(self.biases, activation::bias_grad(&near)?)?;
             self.learn(params, &weights, &weights.kernel.weight_grad(x, &seen)?, grads)?;
@@ -81,7 +81,7 @@ impl Similarity {
         parts: usize,
     ) -> Result<Tensor> {
         let weights = self.weights(params)?;
-        let (at, along) = (self.seen(&weights, x)?, self.seen(&weights, dx)?);
+        let (at, along) = (weights.seen(x)?, weights.seen(dx)?);
         self.append(dx, &similarity::tangent(&at, &along, self.count(parts))?)
     }
 
@@ -94,12 +94,12 @@ impl Similarity {
         grads: &mut Grads,
     ) -> Result<Tensor> {
         let weights = self.weights(params)?;
-        let (at, along) = (self.seen(&weights, x)?, self.seen(&weights, dx)?);
+        let (at, along) = (weights.seen(x)?, weights.seen(dx)?);
         let (_, near) = self.split(dy)?;
         // The weights stand between the sample and what is seen of it, and between the two tangents.
         let kernels = self.count(parts);
-        let of_seen = self.rows(similarity::curvature(&at, &along, &near, kernels)?)?;
-        let of_tangent = self.rows(similarity::backward(&at, &near, kernels)?)?;
+        let of_seen = pixels(&similarity::curvature(&at, &along, &near, kernels)?)?;
+        let of_tangent = pixels(&similarity::backward(&at, &near, kernels)?)?;
         let gradient = weights.kernel.weight_grad(x, &of_seen)?;
         let gradient = weights.kernel.add_weight_grad(dx, &of_tangent, gradient)?;
         self.learn(params, &weights, &gradient, grads)?;
@@ -109,7 +109,7 @@ impl Similarity {
     /// Scales and biases for samples like these: twice the mean distance to the nearest other one becomes the unit, and on
     /// average nothing is appended. The official code begins so, with 500 real images.
     pub(super) fn calibrated(&self, params: &Params, x: &Tensor) -> Result<[(ParamId, Tensor); 2]> {
-        let mut seen = self.seen(&self.weights(params)?, x)?;
+        let mut seen = self.weights(params)?.seen(x)?;
         let kernels = self.count(1);
         let nearest = similarity::nearest(&seen, kernels)?;
         if nearest.iter().any(|distance| !(distance.is_finite() && *distance > 0.0)) {
@@ -150,18 +150,8 @@ impl Similarity {
         grads.add(self.directions, across.broadcast_mul(&weights.factor)?)
     }
 
-    /// What the kernels see of samples, `[N, kernels * 5]`.
-    fn seen(&self, weights: &Weights, x: &Tensor) -> Result<Tensor> {
-        weights.kernel.forward(x)?.flatten_from(1)
-    }
-
     fn count(&self, parts: usize) -> Kernels {
         Kernels { count: self.kernels, size: KERNEL_SIZE, parts }
-    }
-
-    fn rows(&self, x: Tensor) -> Result<Tensor> {
-        let n = x.dim(0)?;
-        x.reshape((n, 1, 1, ()))
     }
 
     fn append(&self, x: &Tensor, near: &Tensor) -> Result<Tensor> {
@@ -175,4 +165,16 @@ impl Similarity {
         let near = dy.narrow(3, self.inputs, self.kernels)?.contiguous()?;
         Ok((past, near.flatten_from(1)?))
     }
+}
+
+impl Weights {
+    /// What the kernels see of samples, `[N, kernels * 5]`.
+    fn seen(&self, x: &Tensor) -> Result<Tensor> {
+        self.kernel.forward(x)?.flatten_from(1)
+    }
+}
+
+/// Rows as samples of one pixel.
+fn pixels(rows: &Tensor) -> Result<Tensor> {
+    rows.reshape((rows.dim(0)?, 1, 1, ()))
 }
