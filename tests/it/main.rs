@@ -8,5 +8,7 @@ mod bench;
 mod common;
 mod datasets;
 mod import;
+mod labels;
 mod pipeline;
+mod presets;
 mod sandbox;

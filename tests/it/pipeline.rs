@@ -38,7 +38,7 @@ fn measurements(run: &Path) -> Vec<serde_json::Value> {
     stats.lines().map(without_times).collect()
 }
 
-fn assert_same(a: &Path, b: &Path) {
+pub(crate) fn assert_same(a: &Path, b: &Path) {
     assert_eq!(measurements(a), measurements(b));
     let (a, b) = (lasting_files(a), lasting_files(b));
     assert_eq!(a.keys().collect::<Vec<_>>(), b.keys().collect::<Vec<_>>());
@@ -48,7 +48,7 @@ fn assert_same(a: &Path, b: &Path) {
 }
 
 /// Starts a process, reads what it says and calls `then` once, when a line has `trigger` in it. Returns all lines.
-fn watch(
+pub(crate) fn watch(
     command: &mut Command,
     trigger: &str,
     then: impl FnOnce(&mut Child),

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use candle_core::Device;
+use pggan_data::Labels;
 use pggan_model::{Growth, ModelConfig};
 use serde::{Deserialize, Serialize};
 use tracing::field::{Field, Visit};
@@ -15,6 +16,7 @@ use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::config::Config;
+use crate::iteration::Reals;
 use crate::schedule::Stage;
 use crate::{Error, Result, iteration};
 
@@ -119,13 +121,18 @@ impl Case {
         let pixels: Vec<u8> = (0..batch * config.model.channels * r * r)
             .map(|i| ((i as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8)
             .collect();
+        let classes = config.model.label_size;
+        let of = (0..*batch as u32).map(|i| i % classes.max(1) as u32).collect();
+        let labels = Some(Labels::Classes { count: classes, of }).filter(|_| classes > 0);
+        let indices: Vec<u64> = (0..*batch as u64).collect();
+        let reals = Reals { pixels: &pixels, indices: &indices, labels: labels.as_ref() };
         let mut state = iteration::begin(config, device)?;
         let mut shown = 0;
         let mut times = Vec::new();
         for _ in 0..=*iters {
             let start = Instant::now();
             for repeat in 0..config.schedule.d_repeats {
-                iteration::step(config, &mut state, stage, &pixels, shown, repeat)?;
+                iteration::step(config, &mut state, stage, reals, shown, repeat)?;
                 shown += *batch as u64;
             }
             device.synchronize()?;

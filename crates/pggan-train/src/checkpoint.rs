@@ -10,7 +10,7 @@ use pggan_model::weights::{File, SnapshotHeader, Writer};
 use pggan_model::{Discriminator, Generator, ModelConfig};
 use serde::{Deserialize, Serialize};
 
-use crate::loss::Noise;
+use crate::loss::NoiseState;
 use crate::optim::Optimizer;
 use crate::stats::Sums;
 use crate::{Error, Result};
@@ -46,9 +46,9 @@ pub struct Progress {
     pub interval: Option<(u32, u32)>,
     /// Sums since the last tick.
     pub sums: Sums,
-    /// Of the discriminator's layers.
+    /// Of the noise in the discriminator's layers.
     #[serde(default)]
-    pub noise: Noise,
+    pub noise: NoiseState,
 }
 
 #[derive(Serialize, Deserialize)]

@@ -6,6 +6,7 @@ use toml::{Table, Value};
 
 use crate::loss::LossConfig;
 use crate::optim::OptimConfig;
+use crate::pictures::Layout;
 use crate::presets::{self, ABLATIONS, PRESETS};
 use crate::samples::Grid;
 use crate::schedule::ScheduleConfig;
@@ -53,6 +54,8 @@ pub struct RunConfig {
     pub seed: u64,
     /// Columns and rows of the sample pictures, or "1080p" or "4k" as in the official code.
     pub grid: Grid,
+    /// What stands in their rows.
+    pub grid_layout: Layout,
     /// Ticks between two snapshots.
     pub snapshot_ticks: u64,
     /// Training states that are kept.
@@ -61,7 +64,14 @@ pub struct RunConfig {
 
 impl Default for RunConfig {
     fn default() -> Self {
-        Self { preset: String::new(), seed: 1000, grid: Grid::Hd, snapshot_ticks: 10, keep: 2 }
+        Self {
+            preset: String::new(),
+            seed: 1000,
+            grid: Grid::Hd,
+            grid_layout: Layout::Random,
+            snapshot_ticks: 10,
+            keep: 2,
+        }
     }
 }
 
@@ -147,6 +157,15 @@ impl Settings {
         Ok(())
     }
 
+    /// Takes a setting back, by its dotted key.
+    pub fn unset(&mut self, key: &str) {
+        if let Some((section, key)) = key.split_once('.')
+            && let Some(table) = self.0.get_mut(section).and_then(Value::as_table_mut)
+        {
+            table.remove(key);
+        }
+    }
+
     /// Gives one setting as on the command line: `schedule.training_kimg=60`.
     ///
     /// # Errors
@@ -188,11 +207,6 @@ impl Config {
         } else {
             let group = self.model.mbstd_group;
             problems.extend(self.schedule.problems(self.model.max_level(), group));
-        }
-        if self.model.label_size > 0 {
-            problems.push(
-                "model.label_size: training with labels is not there yet; leave it 0".to_owned(),
-            );
         }
         problems.extend(self.loss.problems());
         problems.extend(self.optim.problems());

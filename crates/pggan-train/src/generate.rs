@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
-use pggan_model::weights;
+use pggan_model::{Generator, weights};
 
 use crate::samples::{self, Grid};
-use crate::{Error, Result, checkpoint, random};
+use crate::{Error, Result, checkpoint, iteration, random};
 
 /// What to generate.
 #[derive(Debug)]
@@ -15,6 +15,8 @@ pub struct Request<'a> {
     pub network: &'a Path,
     /// The seeds, each of which is an image.
     pub seeds: &'a [u64],
+    /// The class of all images, where the network has classes.
+    pub class: Option<usize>,
     /// Folder for `seed0000.png`, ….
     pub dest: &'a Path,
     /// Also all images in one picture, `grid.png`.
@@ -32,12 +34,7 @@ pub fn generate(
 ) -> Result<Vec<PathBuf>> {
     let snapshot = find_snapshot(request.network)?;
     let (g, header) = weights::read_generator(&snapshot, DType::F32, device)?;
-    if g.config().label_size > 0 {
-        return Err(Error::Usage(format!(
-            "{}: generating by class is not there yet",
-            snapshot.display()
-        )));
-    }
+    let label = class_label(&g, request.class, device)?;
     let growth = header.growth();
     let (channels, resolution) = (g.config().channels, growth.resolution());
     std::fs::create_dir_all(request.dest).map_err(Error::io(request.dest))?;
@@ -48,7 +45,7 @@ pub fn generate(
         let mut latent = vec![0f32; g.config().latent_size()];
         random::normal(random::stream(seed, "latent of a seed", 0, 0), &mut latent);
         let latent = Tensor::from_vec(latent, (1, ()), device)?;
-        let image = samples::generate(&g, &latent, growth)?;
+        let image = samples::generate(&g, &latent, label.as_ref(), growth)?;
         let path = request.dest.join(format!("seed{seed:04}.png"));
         samples::write_grid(&path, &image, 1, channels, resolution, 1)?;
         files.push(path);
@@ -65,6 +62,29 @@ pub fn generate(
         files.push(path);
     }
     Ok(files)
+}
+
+/// The row of a class, `[1, classes]`.
+fn class_label(g: &Generator, class: Option<usize>, device: &Device) -> Result<Option<Tensor>> {
+    let classes = g.config().label_size;
+    match class {
+        None if classes == 0 => Ok(None),
+        None => Err(Error::Usage(format!(
+            "the network has classes: name one with --class, from 0 to {}",
+            classes - 1
+        ))),
+        Some(class) if class < classes => {
+            let row = iteration::one_hot(class, classes);
+            Ok(Some(Tensor::from_vec(row, (1, classes), device)?))
+        }
+        Some(class) if classes == 0 => {
+            Err(Error::Usage(format!("--class {class}: the network has no classes")))
+        }
+        Some(class) => Err(Error::Usage(format!(
+            "--class {class}: the network has the classes 0 to {}",
+            classes - 1
+        ))),
+    }
 }
 
 /// Generates from latent vectors in a file, for whoever compares numbers: reads `z` `[N, latent]`, and `labels`

@@ -195,7 +195,7 @@ impl File {
         let real = self.images(&format!("real{i}"), DType::F64)?;
         let fake = g.forward_only(&input("z_d")?, None, growth)?;
         let mixing = input("mix")?;
-        let batch = Batch { real: &real, fake: &fake, mixing: &mixing, labels: None };
+        let batch = Batch { real: &real, fake: &fake, mixing: &mixing, labels: None, noise: None };
         Ok(discriminator_step(d, batch, growth, loss)?)
     }
 
@@ -438,8 +438,13 @@ impl Checks<'_> {
                 }
             }
 
-            let batch =
-                Batch { real: &real, fake: &fake, mixing: &mixing, labels: labels.as_ref() };
+            let batch = Batch {
+                real: &real,
+                fake: &fake,
+                mixing: &mixing,
+                labels: labels.as_ref(),
+                noise: None,
+            };
             let (grads, report) = discriminator_step(&d, batch, growth, &loss)?;
             self.number(
                 format!("D/loss in {name}"),
@@ -449,7 +454,7 @@ impl Checks<'_> {
             )?;
             self.params("D", d.params(), &grads, net, file, (name, exact))?;
             let (grads, value) =
-                generator_step(&g, &d, &latents("z_g")?, labels.as_ref(), growth, &loss)?;
+                generator_step(&g, &d, &latents("z_g")?, labels.as_ref(), None, growth, &loss)?;
             self.number(format!("G/loss in {name}"), value, file.get("G/loss/f64")?, tolerance)?;
             self.params("G", g.params(), &grads, net, file, (name, exact))?;
         }
@@ -523,7 +528,7 @@ impl Checks<'_> {
                 let (grads, report) = file.d_step(i, &g, &d, growth, &loss)?;
                 d_optim.step(d.params_mut(), &grads, 0.001)?;
                 let latents = file.get(&format!("z_g{i}"))?.to_dtype(DType::F64)?;
-                let (grads, value) = generator_step(&g, &d, &latents, None, growth, &loss)?;
+                let (grads, value) = generator_step(&g, &d, &latents, None, None, growth, &loss)?;
                 let average = Average {
                     params: g_ema.params_mut(),
                     beta: config.ema_beta,

@@ -6,7 +6,7 @@
 //!
 //! [`train::train`] is the loop, and it is one page; each thing it does is a module: [`schedule`] says what is to be
 //! done after so many images, [`step`] has the mathematics, [`optim`] moves the weights, [`checkpoint`] keeps them,
-//! [`samples`] draws, [`stats`] counts. All randomness comes from [`random`], keyed by the images shown, so a
+//! [`pictures`] shows, [`stats`] counts. All randomness comes from [`random`], keyed by the images shown, so a
 //! run that was killed goes on as if nothing had happened, byte for byte.
 //!
 //! ```
@@ -31,6 +31,7 @@ pub mod import;
 pub mod iteration;
 pub mod loss;
 pub mod optim;
+pub mod pictures;
 pub mod presets;
 pub mod random;
 pub mod run_dir;

@@ -21,7 +21,7 @@ pub struct LossConfig {
     pub drift: f64,
     /// Weight of the labels' cross-entropy (AC-GAN), in networks with labels.
     pub label_weight: f64,
-    /// Factor of the noise's strength, where the discriminator has noise ([`Noise`], paper, Appendix B).
+    /// Factor of the strength of the discriminator's noise ([`NoiseState`]): 0.2 in the paper's Appendix B, 0 for none.
     pub gdrop_coef: f64,
     /// What the noise's running average keeps of itself.
     pub gdrop_beta: f64,
@@ -67,7 +67,7 @@ impl Default for LossConfig {
             one_sided: false,
             drift: 0.001,
             label_weight: 1.0,
-            gdrop_coef: 0.2,
+            gdrop_coef: 0.0,
             gdrop_beta: 0.9,
             gdrop_lim: 0.5,
             gdrop_exp: 2.0,
@@ -184,12 +184,12 @@ impl Moments {
 /// the label of what they should tell: `strength = coef max(average − lim, 0)^exp`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Noise {
+pub struct NoiseState {
     /// Running average of what is tracked, in [0, 1]; `f32`, which a state of text gives back to the last bit.
     pub average: f32,
 }
 
-impl Noise {
+impl NoiseState {
     /// Deviation of the noise's factors from 1, before the root of the layer's width.
     pub fn strength(self, loss: &LossConfig) -> f64 {
         loss.gdrop_coef * (f64::from(self.average) - loss.gdrop_lim).max(0.0).powf(loss.gdrop_exp)
@@ -256,9 +256,10 @@ mod tests {
     fn noise_follows_what_it_tracks() {
         let report =
             |real, fake, loss| DiscriminatorReport { loss, real, fake, mixed: 0.0, norm: 0.0 };
-        let settings = |gdrop_tracks| LossConfig { gdrop_tracks, ..LossConfig::default() };
+        let settings =
+            |gdrop_tracks| LossConfig { gdrop_coef: 0.2, gdrop_tracks, ..LossConfig::default() };
         let fake = settings(Tracked::Fake);
-        let mut noise = Noise::default();
+        let mut noise = NoiseState::default();
         assert_eq!(noise.strength(&fake), 0.0);
         // Scores beyond 1 count as 1: the average approaches it and never passes.
         for step in 1..=50 {
@@ -269,8 +270,9 @@ mod tests {
         assert!((noise.strength(&fake) - 0.2 * over * over).abs() < 1e-12);
         assert_eq!(noise.after(&report(0.0, f64::NAN, 0.0), &fake), noise);
 
-        let one =
-            |tracked| Noise::default().after(&report(0.5, 0.25, 0.75), &settings(tracked)).average;
+        let one = |tracked| {
+            NoiseState::default().after(&report(0.5, 0.25, 0.75), &settings(tracked)).average
+        };
         for (tracked, value) in [(Tracked::Fake, 0.25), (Tracked::Real, 0.5), (Tracked::Loss, 0.75)]
         {
             assert!((one(tracked) - 0.1 * value).abs() < 1e-6, "{tracked:?}");

@@ -56,13 +56,10 @@ impl Pictures {
         let labels = table.map(|table| {
             let mut values = Vec::with_capacity(count * classes);
             for (i, real) in reals.iter().enumerate() {
-                match real {
-                    Some(index) => values.extend(iteration::label(table, *index, classes)),
-                    None => {
-                        let class = i / columns % classes;
-                        values.extend((0..classes).map(|c| if c == class { 1.0 } else { 0.0 }));
-                    }
-                }
+                let class = i / columns % classes;
+                let none = || iteration::one_hot(class, classes);
+                let row = real.map_or_else(none, |index| iteration::label(table, index, classes));
+                values.extend(row);
             }
             Tensor::from_vec(values, (count, classes), device)
         });

@@ -4,7 +4,7 @@
 pub type Named = (&'static str, &'static str);
 
 /// The presets, the default first.
-pub const PRESETS: [Named; 20] = [
+pub const PRESETS: [Named; 21] = [
     ("quick", include_str!("../presets/quick.toml")),
     ("small", include_str!("../presets/small.toml")),
     ("v1-1gpu", include_str!("../presets/v1-1gpu.toml")),
@@ -13,6 +13,7 @@ pub const PRESETS: [Named; 20] = [
     ("v2-4gpus", include_str!("../presets/v2-4gpus.toml")),
     ("v2-8gpus", include_str!("../presets/v2-8gpus.toml")),
     ("celebahq", include_str!("../presets/celebahq.toml")),
+    ("celebahq-lsgan", include_str!("../presets/celebahq-lsgan.toml")),
     ("lsun", include_str!("../presets/lsun.toml")),
     ("lsun-full", include_str!("../presets/lsun-full.toml")),
     ("cifar10", include_str!("../presets/cifar10.toml")),

@@ -4,7 +4,7 @@
 //! a run to be resumed, and a sample's draws do not depend on the batch that it is in.
 
 use candle_core::{DType, Device, Tensor};
-use rand::SeedableRng as _;
+use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution as _, StandardNormal, StandardUniform};
 use rayon::prelude::*;
@@ -64,6 +64,17 @@ pub fn mixing(
     let draw = |i| StandardUniform.sample(&mut stream(seed, "mixing", images_shown, i));
     let values: Vec<f32> = (0..count as u64).map(draw).collect();
     Tensor::from_vec(values, (count, 1, 1, 1), device)?.to_dtype(DType::F32)
+}
+
+/// Images of the data set by chance, `count` of `images`.
+pub fn choice(
+    seed: u64,
+    purpose: &str,
+    images_shown: u64,
+    count: usize,
+    images: u64,
+) -> impl Iterator<Item = u64> {
+    (0..count as u64).map(move |i| stream(seed, purpose, images_shown, i).random_range(0..images))
 }
 
 /// Undoes the rounding of pixels: adds U[-0.5, 0.5) steps of 1/255 of the range to each value of real images.

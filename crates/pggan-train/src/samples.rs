@@ -85,14 +85,22 @@ impl fmt::Display for Grid {
 /// bit; rounding in a batch depends on the batch.
 ///
 /// # Shapes
-/// `latents`: `[N, latent]`; returns N images, each `C * R * R` bytes, planes first.
+/// `latents`: `[N, latent]`; `labels`: `[N, classes]`, of networks with labels; returns N images, each `C * R * R` bytes,
+/// planes first.
 ///
 /// # Errors
-/// If the latents do not fit the generator.
-pub fn generate(g: &Generator, latents: &Tensor, growth: Growth) -> Result<Vec<Vec<u8>>> {
+/// If the latents or labels do not fit the generator.
+pub fn generate(
+    g: &Generator,
+    latents: &Tensor,
+    labels: Option<&Tensor>,
+    growth: Growth,
+) -> Result<Vec<Vec<u8>>> {
     let mut images = Vec::new();
     for i in 0..latents.dim(0)? {
-        images.push(to_bytes(&g.generate(&latents.narrow(0, i, 1)?, None, growth)?)?);
+        let labels = labels.map(|labels| labels.narrow(0, i, 1)).transpose()?;
+        let image = g.generate(&latents.narrow(0, i, 1)?, labels.as_ref(), growth)?;
+        images.push(to_bytes(&image)?);
     }
     Ok(images)
 }

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Result, Tensor};
 use candle_nn::ops::log_softmax;
-use pggan_model::{Discriminator, Generator, Grads, Growth};
+use pggan_model::{Discriminator, Generator, Grads, Growth, Noise, Tape};
 use pggan_ops::mix;
 
 use crate::loss::{LossConfig, Moments};
@@ -38,6 +38,8 @@ pub struct Batch<'a> {
     pub mixing: &'a Tensor,
     /// Of networks with labels.
     pub labels: Option<&'a Tensor>,
+    /// In the discriminator's layers: draws for real images, then generated, then mixed ones.
+    pub noise: Option<&'a Noise>,
 }
 
 /// The gradients of the discriminator's loss. WGAN-GP (paper, Appendix A.1):
@@ -55,13 +57,13 @@ pub fn discriminator_step(
     growth: Growth,
     loss: &LossConfig,
 ) -> Result<(Grads, DiscriminatorReport)> {
-    let Batch { real, fake, labels, .. } = batch;
+    let Batch { real, fake, labels, noise, .. } = batch;
     let n = real.dim(0)?;
     let per_sample = 1.0 / n as f64;
     let mut grads = Grads::new(d.params());
 
     // Real and generated images share one pass; minibatch stddev keeps them apart.
-    let (outputs, tape) = d.forward(&Tensor::cat(&[real, fake], 0)?, growth, 2)?;
+    let (outputs, tape) = forward(d, &Tensor::cat(&[real, fake], 0)?, growth, 2, noise, 0)?;
     let scores = outputs.narrow(1, 0, 1)?;
     let (real_scores, fake_scores) = (scores.narrow(0, 0, n)?, scores.narrow(0, n, n)?);
     let (of_real, of_fake) = (loss.of_real(), loss.of_fake());
@@ -102,14 +104,14 @@ struct Penalty {
 /// The gradient penalty between real and generated images; its exact gradient is added to `grads`.
 fn penalty(
     d: &Discriminator,
-    Batch { real, fake, mixing, .. }: Batch<'_>,
+    Batch { real, fake, mixing, noise, .. }: Batch<'_>,
     growth: Growth,
     loss: &LossConfig,
     grads: &mut Grads,
 ) -> Result<Penalty> {
     let n = real.dim(0)?;
     let mixed = mix::lerp_samples(real, fake, mixing)?;
-    let (outputs, tape) = d.forward(&mixed, growth, 1)?;
+    let (outputs, tape) = forward(d, &mixed, growth, 1, noise, 2 * n)?;
     let scores = outputs.narrow(1, 0, 1)?;
     // Of the scores alone: labels have no penalty.
     let classes = outputs.dim(1)? - 1;
@@ -137,7 +139,7 @@ fn penalty(
 /// wants of real images; with labels, the cross-entropy between them and the logits in addition.
 ///
 /// # Shapes
-/// `latents`: `[N, latent]`; `labels`: `[N, classes]`, one-hot.
+/// `latents`: `[N, latent]`; `labels`: `[N, classes]`, one-hot; `noise`: draws for N images.
 ///
 /// # Errors
 /// If they do not fit the network.
@@ -146,12 +148,13 @@ pub fn generator_step(
     d: &Discriminator,
     latents: &Tensor,
     labels: Option<&Tensor>,
+    noise: Option<&Noise>,
     growth: Growth,
     loss: &LossConfig,
 ) -> Result<(Grads, f64)> {
     let per_sample = 1.0 / latents.dim(0)? as f64;
     let (fake, tape) = g.forward(latents, labels, growth)?;
-    let (outputs, d_tape) = d.forward(&fake, growth, 1)?;
+    let (outputs, d_tape) = forward(d, &fake, growth, 1, noise, 0)?;
     drop(fake);
     let scores = outputs.narrow(1, 0, 1)?;
     let wanted = loss.of_generated();
@@ -163,6 +166,20 @@ pub fn generator_step(
     }
     let images_grad = d.image_grad(d_tape, &toward)?;
     Ok((g.backward(tape, &images_grad)?, value))
+}
+
+/// A pass of the discriminator, with the noise's draws from row `first` on.
+fn forward(
+    d: &Discriminator,
+    images: &Tensor,
+    growth: Growth,
+    parts: usize,
+    noise: Option<&Noise>,
+    first: usize,
+) -> Result<(Tensor, Tape)> {
+    let Some(Noise { strength, draws }) = noise else { return d.forward(images, growth, parts) };
+    let draws = draws.narrow(0, first, images.dim(0)?)?;
+    d.forward_with_noise(images, growth, parts, &Noise { strength: *strength, draws })
 }
 
 /// `weight` times the sum over samples of the cross-entropy between labels and logits, and its gradient with respect

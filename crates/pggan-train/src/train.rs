@@ -6,17 +6,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use candle_core::Device;
-use pggan_data::{BatchSpec, Loader, LoaderOptions, Store};
+use pggan_data::loader::load;
+use pggan_data::{Batch, BatchSpec, Loader, LoaderOptions, Store};
 use pggan_model::Growth;
 use pggan_model::weights::{SnapshotHeader, write_snapshot};
 use tracing::info;
 
 use crate::checkpoint::{self, Progress, State};
 use crate::config::Config;
+use crate::iteration::Reals;
+use crate::pictures::Pictures;
 use crate::run_dir::RunDir;
 use crate::schedule::Stage;
 use crate::stats::{Sums, Tick};
-use crate::{Result, iteration, random, samples};
+use crate::{Result, iteration};
 
 /// A training state is written at least this often, however long ticks take.
 const SAVE_EVERY: Duration = Duration::from_secs(600);
@@ -73,12 +76,14 @@ pub fn train(job: &Job<'_>, mut report: impl FnMut(Position)) -> Result<Outcome>
 
     // Networks, from the newest state or from nothing.
     let mut state = iteration::begin(config, device)?;
+    let pictures = Pictures::new(config, &job.store, device)?;
     match checkpoint::load_latest(run.path(), &mut state)? {
         Some(_) if state.progress.images >= total => return Ok(Outcome::AlreadyDone),
         Some(path) => info!("going on from {}", path.display()),
         None => {
-            write_reals(job)?;
-            write_fakes(job, &state)?;
+            calibrate(job, &mut state)?;
+            pictures.write_reals(&run.file("reals.png"), config, &job.store)?;
+            write_fakes(job, &state, &pictures)?;
         }
     }
     let before = run.rewind_stats(state.progress.images)?.map_or(0.0, |tick| tick.seconds);
@@ -114,7 +119,9 @@ pub fn train(job: &Job<'_>, mut report: impl FnMut(Position)) -> Result<Outcome>
         let mut shown = images;
         for repeat in 0..repeats {
             let batch = loader.next().expect("as many batches as steps")?;
-            iteration::step(config, &mut state, stage, &batch.pixels, shown, repeat)?;
+            let (pixels, indices, labels) = (&batch.pixels, &batch.indices, job.store.labels());
+            let reals = Reals { pixels, indices, labels };
+            iteration::step(config, &mut state, stage, reals, shown, repeat)?;
             loader.recycle(batch);
             shown += stage.minibatch as u64;
         }
@@ -136,7 +143,7 @@ pub fn train(job: &Job<'_>, mut report: impl FnMut(Position)) -> Result<Outcome>
                 ..state.progress
             };
             info!("{}", tick.line());
-            let picture = write_fakes(job, &state)?;
+            let picture = write_fakes(job, &state, &pictures)?;
             checkpoint::save(run.path(), &state, header(job, &state), config.run.keep)?;
             saved = Instant::now();
             run.append_stats(&tick)?;
@@ -158,6 +165,21 @@ pub fn train(job: &Job<'_>, mut report: impl FnMut(Position)) -> Result<Outcome>
     }
     // Reached only by a schedule of no images at all.
     Ok(Outcome::AlreadyDone)
+}
+
+/// Images that minibatch discrimination is set up with, as in the official code.
+const CALIBRATION: usize = 500;
+
+fn calibrate(job: &Job<'_>, state: &mut State) -> Result<()> {
+    let Job { config, store, .. } = job;
+    if config.model.mbdisc_kernels == 0 {
+        return Ok(());
+    }
+    let stage = config.schedule.stage_at(config.model.max_level(), 0);
+    let options = LoaderOptions { seed: config.run.seed, ..LoaderOptions::default() };
+    let spec = BatchSpec { level: stage.growth.level, first_position: 0, count: CALIBRATION };
+    let batch = load(store, &options, spec, Batch::empty())?;
+    iteration::calibrate(config, state, stage, &batch.pixels)
 }
 
 /// From some number of images on: (images shown, what to do, steps of the discriminator) until the schedule ends.
@@ -214,49 +236,9 @@ fn write_network(job: &Job<'_>, state: &State) -> Result<()> {
     Ok(())
 }
 
-/// The same latent vectors for the whole run, so that one can watch them change.
-fn write_fakes(job: &Job<'_>, state: &State) -> Result<PathBuf> {
-    let (config, growth) = (job.config, last_growth(job, state));
-    let (columns, rows) = config.run.grid.size(config.model.resolution);
-    let size = config.model.latent_size();
-    let (seed, count) = (config.run.seed, columns * rows);
-    let latents = random::latents(seed, "latents of the grid", 0, count, size, &job.device)?;
-    let images = samples::generate(&state.g_ema, &latents, growth)?;
+fn write_fakes(job: &Job<'_>, state: &State, pictures: &Pictures) -> Result<PathBuf> {
     let path = job.run.file(&format!("fakes{:06}.png", state.progress.images / 1000));
-    write_grid(job, &path, &images, columns, growth.resolution())?;
-    Ok(path)
-}
-
-fn write_reals(job: &Job<'_>) -> Result<()> {
-    let config = job.config;
-    let level = config.model.max_level();
-    let (columns, rows) = config.run.grid.size(config.model.resolution);
-    let options = LoaderOptions { seed: config.run.seed, ..LoaderOptions::default() };
-    let count = (columns * rows).min(job.store.images() as usize);
-    let spec = BatchSpec { level, first_position: 0, count };
-    let batch = Loader::new(&job.store, options, std::iter::once(spec)).next();
-    let batch = batch.expect("one batch was asked for")?;
-    let images: Vec<Vec<u8>> = batch
-        .pixels
-        .chunks_exact(config.model.channels << (2 * level))
-        .map(<[u8]>::to_vec)
-        .collect();
-    write_grid(job, &job.run.file("reals.png"), &images, columns, config.model.resolution)
-}
-
-/// Small images are enlarged to the final resolution, as the official code does.
-fn write_grid(
-    job: &Job<'_>,
-    path: &std::path::Path,
-    images: &[Vec<u8>],
-    columns: usize,
-    resolution: usize,
-) -> Result<()> {
-    let model = &job.config.model;
-    let zoom = model.resolution / resolution;
-    samples::write_grid(path, images, columns, model.channels, resolution, zoom)?;
-    info!("wrote {}", path.display());
-    Ok(())
+    pictures.write_fakes(path, job.config, &state.g_ema, last_growth(job, state))
 }
 
 /// Times of this process; none of them reaches a file that must be the same after a resumption.

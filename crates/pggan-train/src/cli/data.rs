@@ -42,10 +42,17 @@ pub(super) fn folder(named: Option<&Path>, recorded: Option<&Config>) -> Result<
     Ok(dest)
 }
 
-/// What the data decide: resolution, where nothing else is said, and channels; and which data they are.
+/// What the data decide where nothing else is said, resolution, channels and labels; and which data they are.
 pub(super) fn fit(settings: &mut Settings, store: &Store, data: &Path) -> Result<()> {
     if !settings.has("model.resolution") {
         settings.set("model.resolution", (1i64 << store.max_level()).into())?;
+    }
+    if !settings.has("model.channels") {
+        settings.set("model.channels", i64::try_from(store.channels())?.into())?;
+    }
+    if !settings.has("model.label_size") {
+        let labels = store.labels().map_or(0, pggan_data::Labels::width);
+        settings.set("model.label_size", i64::try_from(labels)?.into())?;
     }
     let path = std::path::absolute(data).unwrap_or_else(|_| data.to_owned());
     settings.set("data.path", path.to_string_lossy().into_owned().into())?;

@@ -20,6 +20,7 @@ use super::bar;
 Examples:
   cargo xtask generate --network runs/00000-fluent-emoji-32-quick --seeds 0-63 --dest out --grid 8x8
   cargo xtask generate --network network-snapshot-000120.safetensors --seeds 7,12,100-109 --dest out
+  cargo xtask generate --network runs/00001-cifar10-32-quick --class 3 --seeds 0-63 --dest frogs
   cargo xtask generate --network runs/00000-faces --latents z.safetensors --dest images.safetensors")]
 pub(super) struct GenerateArgs {
     /// A snapshot, or the folder of a run (then its newest snapshot)
@@ -28,6 +29,9 @@ pub(super) struct GenerateArgs {
     /// Which images, as 0,1,4-6
     #[arg(long, value_name = "LIST", default_value = "0-63")]
     seeds: String,
+    /// Class of the images, counted from 0, of a network with classes
+    #[arg(long, value_name = "N", conflicts_with = "latents")]
+    class: Option<usize>,
     /// Instead of seeds: a safetensors file with latent vectors, `z` [N, latent] (and `labels` [N, classes]); the
     /// images then go to one safetensors file, --dest, as `images` [N, C, R, R], neither rounded nor clipped
     #[arg(long, value_name = "FILE", conflicts_with_all = ["seeds", "grid"])]
@@ -64,8 +68,13 @@ impl GenerateArgs {
             return Ok(());
         }
         span.pb_set_length(seeds.len() as u64);
-        let request =
-            Request { network: &self.network, seeds: &seeds, dest: &self.dest, grid: self.grid };
+        let request = Request {
+            network: &self.network,
+            seeds: &seeds,
+            class: self.class,
+            dest: &self.dest,
+            grid: self.grid,
+        };
         let files =
             generate::generate(&request, &device, |done| span.pb_set_position(done as u64))?;
         drop(span);

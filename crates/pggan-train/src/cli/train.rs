@@ -47,7 +47,7 @@ pub(super) struct TrainArgs {
     #[arg(long, value_name = "DIR", alias = "output_dir")]
     outdir: Option<PathBuf>,
     /// Settings to start from: quick, small (for CPUs); the official code's v1-1gpu, v2-1gpu, v2-2gpus, v2-4gpus,
-    /// v2-8gpus; the paper's celebahq, lsun, lsun-full, cifar10, and table1-a, -b, -c, -d, -e-star, -e, -f, -g, -h
+    /// v2-8gpus; the paper's celebahq, celebahq-lsgan, lsun, lsun-full, cifar10, and table1-a, -b, -c, -d, -e-star, -e, -f, -g, -h
     /// [default: quick]
     #[arg(long, value_name = "NAME", alias = "cfg")]
     preset: Option<String>,
@@ -79,6 +79,12 @@ pub(super) struct TrainArgs {
     /// Columns and rows of the pictures, as 8x8, or 1080p, or 4k [default: the preset's]
     #[arg(long, value_name = "WxH")]
     grid: Option<Grid>,
+    /// Rows of the pictures: random, or `row_per_class` for data with labels [default: the preset's]
+    #[arg(long, value_name = "LAYOUT", value_parser = ["random", "row_per_class"])]
+    grid_layout: Option<String>,
+    /// Train networks with the data's labels, or without [default: with them where there are any, unless the preset says]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    cond: Option<bool>,
     /// Mirror every other image, by chance
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     mirror: Option<bool>,
@@ -126,6 +132,10 @@ impl TrainArgs {
                  again with `cargo xtask prepare-dataset --resolution {resolution}`, or ask for less",
                 data.display()
             );
+        }
+        let labels = store.labels().map_or(0, pggan_data::Labels::width);
+        if config.model.label_size > labels {
+            bail!("model.label_size = {}: the data set has {labels}", config.model.label_size);
         }
         if config.model.channels != store.channels() {
             bail!(
@@ -207,8 +217,14 @@ impl TrainArgs {
         }
         set("run.snapshot_ticks", self.snap.map(i64::try_from).transpose()?.map(Into::into))?;
         set("run.grid", self.grid.map(|g| g.to_string().into()))?;
+        set("run.grid_layout", self.grid_layout.clone().map(Into::into))?;
         set("run.seed", self.seed.map(i64::try_from).transpose()?.map(Into::into))?;
         set("data.mirror", self.mirror.map(Into::into))?;
+        match self.cond {
+            Some(true) => settings.unset("model.label_size"),
+            Some(false) => settings.set("model.label_size", 0.into())?,
+            None => {}
+        }
         for text in &self.set {
             settings.set_text(text)?;
         }

@@ -38,10 +38,11 @@ fn curve(dtype: DType, growth: Growth) -> Vec<[f64; 3]> {
         let real = real.to_dtype(dtype).unwrap();
         let mixing = random::mixing(7, step, n, &device).unwrap().to_dtype(dtype).unwrap();
         let fake = g.forward_only(&latents("d"), None, growth).unwrap();
-        let batch = Batch { real: &real, fake: &fake, mixing: &mixing, labels: None };
+        let batch = Batch { real: &real, fake: &fake, mixing: &mixing, labels: None, noise: None };
         let (grads, report) = discriminator_step(&d, batch, growth, &loss).unwrap();
         d_optim.step(d.params_mut(), &grads, 0.001).unwrap();
-        let (grads, g_loss) = generator_step(&g, &d, &latents("g"), None, growth, &loss).unwrap();
+        let (grads, g_loss) =
+            generator_step(&g, &d, &latents("g"), None, None, growth, &loss).unwrap();
         let average = Average { params: g_ema.params_mut(), beta: 0.99, level: growth.level };
         g_optim.step_and_average(g.params_mut(), &grads, 0.001, average).unwrap();
         seen.push([report.loss, report.norm, g_loss]);

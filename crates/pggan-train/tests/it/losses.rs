@@ -1,7 +1,7 @@
 //! Every loss: its gradients beside finite differences of its value, in `f64`.
 
 use candle_core::{DType, Device, Tensor};
-use pggan_model::{Discriminator, Generator, Grads, Growth, ModelConfig, Params};
+use pggan_model::{Discriminator, Generator, Grads, Growth, ModelConfig, Noise, Params};
 use pggan_train::loss::{LossConfig, LossKind};
 use pggan_train::random;
 use pggan_train::step::{Batch, discriminator_step, generator_step};
@@ -15,6 +15,7 @@ struct Case {
     latents: Tensor,
     mixing: Tensor,
     labels: Tensor,
+    noise: Option<Noise>,
 }
 
 impl Case {
@@ -45,6 +46,7 @@ impl Case {
             latents: normal("latents", &[4, config.latent_size()]),
             mixing: random::mixing(3, 0, 4, &device).unwrap().to_dtype(DType::F64).unwrap(),
             labels: Tensor::new(&labels, &device).unwrap(),
+            noise: None,
         }
     }
 
@@ -55,6 +57,7 @@ impl Case {
             fake: &fake,
             mixing: &self.mixing,
             labels: Some(&self.labels),
+            noise: self.noise.as_ref(),
         };
         let (grads, report) = discriminator_step(&self.d, batch, GROWTH, loss).unwrap();
         (grads, report.loss)
@@ -62,7 +65,12 @@ impl Case {
 
     fn generator(&self, loss: &LossConfig) -> (Grads, f64) {
         let labels = Some(&self.labels);
-        generator_step(&self.g, &self.d, &self.latents, labels, GROWTH, loss).unwrap()
+        let noise = self.noise.as_ref().map(|Noise { strength, draws }| Noise {
+            strength: *strength,
+            draws: draws.narrow(0, 0, 4).unwrap(),
+        });
+        generator_step(&self.g, &self.d, &self.latents, labels, noise.as_ref(), GROWTH, loss)
+            .unwrap()
     }
 }
 
@@ -124,11 +132,31 @@ fn gradients_are_those_of_the_values() {
     }
 }
 
+/// The noise's draws are held while the numbers are nudged.
+#[test]
+fn gradients_are_those_of_the_values_with_noise() {
+    let mut case = Case::new();
+    let channels = case.d.noise_channels(GROWTH);
+    let draws = random::latents(9, "noise", 0, 12, channels, &Device::Cpu).unwrap();
+    let draws = draws.to_dtype(DType::F64).unwrap();
+    case.noise = Some(Noise { strength: 0.1, draws });
+    for kind in [LossKind::WganGp, LossKind::LsganReversed] {
+        let loss = LossConfig { kind, ..LossConfig::default() };
+        check(&mut case, &loss, |c| c.d.params_mut(), Case::discriminator);
+        check(&mut case, &loss, |c| c.g.params_mut(), Case::generator);
+    }
+}
+
 /// A target that some norms of the case exceed and some do not.
 fn median_norm(case: &Case) -> f64 {
     let fake = case.g.forward_only(&case.latents, Some(&case.labels), GROWTH).unwrap();
-    let batch =
-        Batch { real: &case.real, fake: &fake, mixing: &case.mixing, labels: Some(&case.labels) };
+    let batch = Batch {
+        real: &case.real,
+        fake: &fake,
+        mixing: &case.mixing,
+        labels: Some(&case.labels),
+        noise: None,
+    };
     discriminator_step(&case.d, batch, GROWTH, &LossConfig::default()).unwrap().1.norm
 }
 
