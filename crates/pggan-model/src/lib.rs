@@ -3,7 +3,8 @@
 //! * [`ModelConfig`] says how wide and how deep; [`Growth`] how far the networks have grown.
 //! * [`Generator`] and [`Discriminator`] hold their parameters under ordered names and have explicit
 //!   passes: forward, backward and, for the gradient penalty, tangent. There is no autograd graph.
-//! * [`weights`] reads and writes them as safetensors; [`import`] reads what other implementations wrote.
+//! * [`weights`] reads and writes them as safetensors; [`import`] reads what other implementations wrote, [`export`]
+//!   writes what they read.
 //!
 //! The crate reads no clock, draws no random numbers and touches no files but weights.
 //!
@@ -25,6 +26,7 @@
 mod config;
 mod discriminator;
 mod error;
+pub mod export;
 mod generator;
 mod growth;
 mod hidden;

@@ -44,6 +44,17 @@ impl Params {
         self.entries.iter()
     }
 
+    /// The parameter of that name.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub(crate) fn named(&self, name: &str) -> Result<&Tensor> {
+        match self.entries.iter().find(|p| p.name == name) {
+            Some(param) => Ok(&param.value),
+            None => bail!("these parameters have no {name}"),
+        }
+    }
+
     /// How many numbers there are in all.
     pub fn count(&self) -> usize {
         self.entries.iter().map(|p| p.value.elem_count()).sum()

@@ -219,6 +219,42 @@ impl File {
             .map_err(|e| Error::Damaged { path: self.path.clone(), reason: e.to_string() })
     }
 
+    /// What the file is a snapshot of.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] if it is of nothing that could be.
+    fn header(&self) -> Result<SnapshotHeader, Error> {
+        let header: SnapshotHeader = self.document()?;
+        let damaged = |reason: String| Error::Damaged { path: self.path.clone(), reason };
+        if header.format != 1 {
+            return Err(damaged(format!("format {} is newer than this program", header.format)));
+        }
+        header.model.validate().map_err(|e| damaged(e.to_string()))?;
+        let levels = 2..=header.model.max_level();
+        if !levels.contains(&header.level) || !(0.0..=1.0).contains(&header.alpha) {
+            return Err(damaged(format!("level {} with alpha {}", header.level, header.alpha)));
+        }
+        Ok(header)
+    }
+
+    fn generator(
+        &self,
+        part: &str,
+        model: &ModelConfig,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Generator, Error> {
+        // A header must not ask for more memory than its file has weights.
+        let (stated, held) = (model.generator_parameters(), self.count(part));
+        if stated != held {
+            let reason = format!("its header states {stated} parameters, but it holds {held}");
+            return Err(Error::Damaged { path: self.path.clone(), reason });
+        }
+        let mut generator = Generator::new(model, dtype, device, &mut |_, _| ())?;
+        self.load(part, generator.params_mut())?;
+        Ok(generator)
+    }
+
     /// How many numbers the tensors `part.*` hold.
     pub fn count(&self, part: &str) -> usize {
         let of_part = |name: &str| name.strip_prefix(part).is_some_and(|n| n.starts_with('.'));
@@ -283,6 +319,19 @@ impl File {
     }
 }
 
+/// A snapshot's networks.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// What it is of.
+    pub header: SnapshotHeader,
+    /// The generator as it was trained.
+    pub g: Generator,
+    /// The discriminator.
+    pub d: Discriminator,
+    /// The generator's running average.
+    pub g_ema: Generator,
+}
+
 /// Writes a snapshot: what people and other programs use.
 ///
 /// # Errors
@@ -311,22 +360,55 @@ pub fn read_generator(
     device: &Device,
 ) -> Result<(Generator, SnapshotHeader), Error> {
     let file = File::open(path)?;
-    let header: SnapshotHeader = file.document()?;
-    let damaged = |reason: String| Error::Damaged { path: path.to_owned(), reason };
-    if header.format != 1 {
-        return Err(damaged(format!("format {} is newer than this program", header.format)));
+    let header = file.header()?;
+    Ok((file.generator("g_ema", &header.model, dtype, device)?, header))
+}
+
+/// Reads a whole snapshot.
+///
+/// # Errors
+/// As [`read_generator`].
+pub fn read_snapshot(path: &Path, dtype: DType, device: &Device) -> Result<Snapshot, Error> {
+    let file = File::open(path)?;
+    let header = file.header()?;
+    let g = file.generator("g", &header.model, dtype, device)?;
+    let g_ema = file.generator("g_ema", &header.model, dtype, device)?;
+    let mut d = Discriminator::new(&header.model, dtype, device, &mut |_, _| ())?;
+    file.load("d", d.params_mut())?;
+    Ok(Snapshot { header, g, d, g_ema })
+}
+
+/// The weights in a folder of a pretrained network: a snapshot.
+pub const PRETRAINED_WEIGHTS: &str = "model.safetensors";
+
+/// What they are, for people and other programs: the snapshot's header as JSON.
+pub const PRETRAINED_CONFIG: &str = "config.json";
+
+/// Writes a network as a folder for others: [`PRETRAINED_WEIGHTS`] and [`PRETRAINED_CONFIG`].
+///
+/// # Errors
+/// [`Error::Io`] if a file cannot be written.
+pub fn write_pretrained(folder: &Path, snapshot: &Snapshot) -> Result<(), Error> {
+    let Snapshot { header, g, d, g_ema } = snapshot;
+    write_snapshot(&folder.join(PRETRAINED_WEIGHTS), header, g, d, g_ema)?;
+    let mut text = serde_json::to_string_pretty(header).map_err(candle_core::Error::wrap)?;
+    text.push('\n');
+    let path = folder.join(PRETRAINED_CONFIG);
+    write_atomic(&path, text.as_bytes()).map_err(|source| Error::Io { path, source })
+}
+
+/// Checks that a pretrained network's [`PRETRAINED_CONFIG`] is of the weights beside it.
+///
+/// # Errors
+/// [`Error::Io`], [`Error::Damaged`], or [`Error::Mismatch`] if it is of others.
+pub fn check_pretrained(config: &Path, header: &SnapshotHeader) -> Result<(), Error> {
+    let text = std::fs::read_to_string(config)
+        .map_err(|source| Error::Io { path: config.to_owned(), source })?;
+    let found: SnapshotHeader = serde_json::from_str(&text)
+        .map_err(|e| Error::Damaged { path: config.to_owned(), reason: e.to_string() })?;
+    if found == *header {
+        return Ok(());
     }
-    header.model.validate().map_err(|e| damaged(e.to_string()))?;
-    let levels = 2..=header.model.max_level();
-    if !levels.contains(&header.level) || !(0.0..=1.0).contains(&header.alpha) {
-        return Err(damaged(format!("level {} with alpha {}", header.level, header.alpha)));
-    }
-    // A header must not ask for more memory than its file has weights.
-    let (stated, held) = (header.model.generator_parameters(), file.count("g_ema"));
-    if stated != held {
-        return Err(damaged(format!("its header states {stated} parameters, but it holds {held}")));
-    }
-    let mut generator = Generator::new(&header.model, dtype, device, &mut |_, _| ())?;
-    file.load("g_ema", generator.params_mut())?;
-    Ok((generator, header))
+    let reason = format!("it describes another network than the weights in {PRETRAINED_WEIGHTS}");
+    Err(Error::Mismatch { path: config.to_owned(), reason })
 }

@@ -12,7 +12,7 @@ mod nvidia;
 mod pickle;
 mod state;
 mod torch;
-mod zoo;
+pub(crate) mod zoo;
 
 use candle_core::{DType, Device, Tensor};
 

@@ -1,6 +1,7 @@
 //! Tests of the networks as a whole.
 #![expect(clippy::unwrap_used, reason = "a test fails where it cannot go on")]
 
+mod export;
 mod gradients;
 mod growth;
 mod import;

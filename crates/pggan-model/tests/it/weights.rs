@@ -1,7 +1,10 @@
 //! Files of weights: what is written is what is read, and nothing else is.
 
 use candle_core::{DType, Device};
-use pggan_model::weights::{File, SnapshotHeader, Writer, read_generator, write_snapshot};
+use pggan_model::weights::{
+    File, PRETRAINED_WEIGHTS, Snapshot, SnapshotHeader, Writer, check_pretrained, read_generator,
+    read_snapshot, write_pretrained, write_snapshot,
+};
 use pggan_model::{Error, Growth};
 
 use crate::{networks, noise, tiny};
@@ -97,4 +100,20 @@ fn missing_unknown_and_misshapen_tensors_are_all_listed() {
     ] {
         assert!(message.contains(words), "{message}");
     }
+}
+
+#[test]
+fn a_pretrained_folder_is_a_snapshot_and_its_description() {
+    let folder = tempfile::tempdir().unwrap();
+    let (g, d) = networks(&tiny(8));
+    let g_ema = g.duplicate().unwrap();
+    write_pretrained(folder.path(), &Snapshot { header: header(), g, d, g_ema }).unwrap();
+    let path = folder.path().join(PRETRAINED_WEIGHTS);
+    let read = read_snapshot(&path, DType::F32, &Device::Cpu).unwrap();
+    assert_eq!(read.header, header());
+    let config = folder.path().join("config.json");
+    check_pretrained(&config, &read.header).unwrap();
+    let other = SnapshotHeader { level: 2, ..header() };
+    let message = check_pretrained(&config, &other).unwrap_err().to_string();
+    assert!(message.contains("config.json") && message.contains("another network"), "{message}");
 }
