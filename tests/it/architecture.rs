@@ -13,11 +13,15 @@ use serde_json::Value;
 /// Which crates of ours each member of the workspace may depend on, in tests and builds too.
 const MAY_KNOW: &[(&str, &[&str])] = &[
     ("pggan-data", &[]),
+    ("pggan-hub", &["pggan-model"]),
     ("pggan-metrics", &[]),
     ("pggan-model", &["pggan-ops"]),
     ("pggan-ops", &[]),
-    ("pggan-tests", &["pggan-data", "pggan-metrics", "pggan-model", "pggan-ops", "pggan-train"]),
-    ("pggan-train", &["pggan-data", "pggan-metrics", "pggan-model", "pggan-ops"]),
+    (
+        "pggan-tests",
+        &["pggan-data", "pggan-hub", "pggan-metrics", "pggan-model", "pggan-ops", "pggan-train"],
+    ),
+    ("pggan-train", &["pggan-data", "pggan-hub", "pggan-metrics", "pggan-model", "pggan-ops"]),
     ("xtask", &[]),
 ];
 

@@ -7,6 +7,8 @@ mod bad_input;
 mod bench;
 mod common;
 mod datasets;
+mod export;
+mod hub;
 mod import;
 mod labels;
 mod pipeline;

@@ -112,6 +112,26 @@ pub(crate) const JOBS: &[Job] = &[
     },
     Job {
         group: "Networks",
+        name: "export",
+        about: "Write a network for other programs: safetensors, PyTorch names, ONNX",
+        program: Program::Binary {
+            package: "pggan-train",
+            command: "export",
+            on_device: OnDevice::No,
+        },
+    },
+    Job {
+        group: "Networks",
+        name: "push-to-hub",
+        about: "Upload a network to the Hugging Face hub",
+        program: Program::Binary {
+            package: "pggan-train",
+            command: "push-to-hub",
+            on_device: OnDevice::No,
+        },
+    },
+    Job {
+        group: "Networks",
         name: "bench",
         about: "Measure how fast training runs, and where its time goes",
         program: Program::Binary {

@@ -180,14 +180,22 @@ impl File {
     pub fn open(path: &Path) -> Result<Self, Error> {
         let bytes =
             std::fs::read(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
+        Self::from_bytes(path, &bytes)
+    }
+
+    /// What a file holds, in memory; `path` names it in errors.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] if it is not such a file.
+    pub fn from_bytes(path: &Path, bytes: &[u8]) -> Result<Self, Error> {
         let damaged = |reason: String| Error::Damaged { path: path.to_owned(), reason };
         let header = bytes.first_chunk::<8>().map(|n| u64::from_le_bytes(*n));
         if header.is_none_or(|n| n > MAX_HEADER) {
             return Err(damaged("it does not begin with a safetensors header".to_owned()));
         }
-        let file = SafeTensors::deserialize(&bytes).map_err(|e| damaged(e.to_string()))?;
+        let file = SafeTensors::deserialize(bytes).map_err(|e| damaged(e.to_string()))?;
         let (_, metadata) =
-            SafeTensors::read_metadata(&bytes).map_err(|e| damaged(e.to_string()))?;
+            SafeTensors::read_metadata(bytes).map_err(|e| damaged(e.to_string()))?;
         let entries = metadata.metadata().as_ref();
         let envelope = entries.and_then(|m| m.get(KEY)).ok_or_else(|| {
             damaged(format!("it has no {KEY:?} entry: was it written by this program?"))
@@ -383,6 +391,12 @@ pub const PRETRAINED_WEIGHTS: &str = "model.safetensors";
 
 /// What they are, for people and other programs: the snapshot's header as JSON.
 pub const PRETRAINED_CONFIG: &str = "config.json";
+
+/// Whether a file was written by [`Writer`], as far as its header tells.
+pub fn is_ours(bytes: &[u8]) -> bool {
+    SafeTensors::read_metadata(bytes)
+        .is_ok_and(|(_, header)| header.metadata().as_ref().is_some_and(|m| m.contains_key(KEY)))
+}
 
 /// Writes a network as a folder for others: [`PRETRAINED_WEIGHTS`] and [`PRETRAINED_CONFIG`].
 ///

@@ -2,6 +2,7 @@
 
 mod bench;
 mod data;
+mod export;
 mod generate;
 mod golden;
 mod import;
@@ -34,6 +35,8 @@ enum Command {
     Bench(bench::BenchArgs),
     Golden(golden::GoldenArgs),
     Import(import::ImportArgs),
+    Export(export::ExportArgs),
+    PushToHub(export::PushArgs),
 }
 
 impl Cli {
@@ -41,6 +44,8 @@ impl Cli {
         match self.command {
             Command::Golden(args) => return args.run(),
             Command::Import(args) => args.run(),
+            Command::Export(args) => args.run(),
+            Command::PushToHub(args) => args.run(),
             Command::Train(args) => args.run(console),
             Command::Generate(args) => args.run(),
             Command::Bench(args) => args.run(),

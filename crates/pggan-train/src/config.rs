@@ -52,6 +52,8 @@ pub struct RunConfig {
     pub preset: String,
     /// Seed of all random numbers.
     pub seed: u64,
+    /// BLAKE3 of the snapshot that the networks begin as; empty where their weights are drawn.
+    pub start: String,
     /// Columns and rows of the sample pictures, or "1080p" or "4k" as in the official code.
     pub grid: Grid,
     /// What stands in their rows.
@@ -67,6 +69,7 @@ impl Default for RunConfig {
         Self {
             preset: String::new(),
             seed: 1000,
+            start: String::new(),
             grid: Grid::Hd,
             grid_layout: Layout::Random,
             snapshot_ticks: 10,

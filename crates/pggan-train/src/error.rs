@@ -51,6 +51,9 @@ pub enum Error {
     /// The data set.
     #[error(transparent)]
     Data(#[from] pggan_data::Error),
+    /// Networks elsewhere.
+    #[error(transparent)]
+    Hub(#[from] pggan_hub::HubError),
     /// The networks or their files.
     #[error(transparent)]
     Model(#[from] pggan_model::Error),

@@ -6,12 +6,12 @@ use candle_core::{DType, Device, Tensor};
 use pggan_model::{Generator, weights};
 
 use crate::samples::{self, Grid};
-use crate::{Error, Result, checkpoint, iteration, random};
+use crate::{Error, Result, iteration, random};
 
 /// What to generate.
 #[derive(Debug)]
 pub struct Request<'a> {
-    /// A snapshot, or the folder of a run (then its newest snapshot).
+    /// A snapshot, a folder that has one (of a run, then its newest), or the id of a network on the hub.
     pub network: &'a Path,
     /// The seeds, each of which is an image.
     pub seeds: &'a [u64],
@@ -32,7 +32,7 @@ pub fn generate(
     device: &Device,
     mut progress: impl FnMut(usize),
 ) -> Result<Vec<PathBuf>> {
-    let snapshot = find_snapshot(request.network)?;
+    let snapshot = pggan_hub::locate(request.network)?;
     let (g, header) = weights::read_generator(&snapshot, DType::F32, device)?;
     let label = class_label(&g, request.class, device)?;
     let growth = header.growth();
@@ -100,7 +100,7 @@ pub fn generate_from_latents(
     device: &Device,
     mut progress: impl FnMut(usize, usize),
 ) -> Result<usize> {
-    let (g, header) = weights::read_generator(&find_snapshot(network)?, DType::F32, device)?;
+    let (g, header) = weights::read_generator(&pggan_hub::locate(network)?, DType::F32, device)?;
     let problem = |what: String| Error::Usage(format!("--latents {}: {what}", latents.display()));
     let bytes = std::fs::read(latents).map_err(Error::io(latents))?;
     let tensors = candle_core::safetensors::load_buffer(&bytes, device)
@@ -156,22 +156,6 @@ pub fn parse_seeds(text: &str) -> Result<Vec<u64>, String> {
         seeds.extend(first..=last);
     }
     Ok(seeds)
-}
-
-fn find_snapshot(network: &Path) -> Result<PathBuf> {
-    if network.is_file() {
-        return Ok(network.to_owned());
-    }
-    let nothing = |why: &str| Err(Error::Usage(format!("--network {}: {why}", network.display())));
-    if !network.is_dir() {
-        return nothing(
-            "no such file or folder; name a network-snapshot-NNNNNN.safetensors or a run's folder",
-        );
-    }
-    match checkpoint::snapshots(network)?.pop() {
-        Some(newest) => Ok(newest),
-        None => nothing("no network-snapshot-NNNNNN.safetensors in this folder"),
-    }
 }
 
 #[cfg(test)]

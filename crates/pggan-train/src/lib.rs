@@ -25,6 +25,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod device;
 mod error;
+pub mod export;
 pub mod generate;
 pub mod golden;
 pub mod import;

@@ -127,6 +127,35 @@ pub fn find(outdir: &Path, config: &Config) -> Result<Option<PathBuf>> {
     Ok(runs.into_iter().find(same))
 }
 
+/// What `--resume` names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Resume {
+    /// A run, to go on with.
+    Run(PathBuf),
+    /// A snapshot, to begin another run from.
+    Weights(PathBuf),
+}
+
+/// What `--resume` names: a run as [`locate`] finds it, or weights: a snapshot, a folder with one that is no run's, or the
+/// id of a network on the hub.
+///
+/// # Errors
+/// If there is none of these.
+pub fn resume(path: &Path) -> Result<Resume> {
+    let state = checkpoint::images_in_name(path).is_some();
+    let elsewhere = || path.to_string_lossy().parse::<pggan_hub::HubId>().is_ok();
+    if (path.is_file() && !state) || (!path.exists() && elsewhere()) {
+        return Ok(Resume::Weights(pggan_hub::locate(path)?));
+    }
+    if path.is_dir()
+        && !path.join("config.toml").is_file()
+        && let Ok(weights) = pggan_hub::locate(path)
+    {
+        return Ok(Resume::Weights(weights));
+    }
+    locate(path).map(Resume::Run)
+}
+
 /// The run that `--resume` names: a run's folder, one of its files, or a folder of runs (then the newest).
 ///
 /// # Errors

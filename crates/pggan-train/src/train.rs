@@ -9,7 +9,7 @@ use candle_core::Device;
 use pggan_data::loader::load;
 use pggan_data::{Batch, BatchSpec, Loader, LoaderOptions, Store};
 use pggan_model::Growth;
-use pggan_model::weights::{SnapshotHeader, write_snapshot};
+use pggan_model::weights::{Snapshot, SnapshotHeader, write_snapshot};
 use tracing::info;
 
 use crate::checkpoint::{self, Progress, State};
@@ -19,7 +19,7 @@ use crate::pictures::Pictures;
 use crate::run_dir::RunDir;
 use crate::schedule::Stage;
 use crate::stats::{Sums, Tick};
-use crate::{Result, iteration};
+use crate::{Error, Result, iteration};
 
 /// A training state is written at least this often, however long ticks take.
 const SAVE_EVERY: Duration = Duration::from_secs(600);
@@ -37,6 +37,8 @@ pub struct Job<'a> {
     pub dataset: String,
     /// Where networks live.
     pub device: Device,
+    /// The networks that a new run begins as, where their weights are not drawn ([`crate::config::RunConfig::start`]).
+    pub start: Option<Snapshot>,
     /// Set from outside to end the run: the state is saved first.
     pub stop: &'a AtomicBool,
 }
@@ -81,7 +83,17 @@ pub fn train(job: &Job<'_>, mut report: impl FnMut(Position)) -> Result<Outcome>
         Some(_) if state.progress.images >= total => return Ok(Outcome::AlreadyDone),
         Some(path) => info!("going on from {}", path.display()),
         None => {
-            calibrate(job, &mut state)?;
+            if let Some(start) = &job.start {
+                adopt(start, &mut state)?;
+                // From now on the run needs nothing but itself.
+                checkpoint::save(run.path(), &state, header(job, &state), config.run.keep)?;
+            } else if config.run.start.is_empty() {
+                calibrate(job, &mut state)?;
+            } else {
+                let path = run.path().to_owned();
+                let reason = "it begins from weights that it has not saved yet; give them again with --resume WEIGHTS";
+                return Err(Error::NoCheckpoint { path, reason: reason.to_owned() });
+            }
             pictures.write_reals(&run.file("reals.png"), config, &job.store)?;
             write_fakes(job, &state, &pictures)?;
         }
@@ -180,6 +192,23 @@ fn calibrate(job: &Job<'_>, state: &mut State) -> Result<()> {
     let spec = BatchSpec { level: stage.growth.level, first_position: 0, count: CALIBRATION };
     let batch = load(store, &options, spec, Batch::empty())?;
     iteration::calibrate(config, state, stage, &batch.pixels)
+}
+
+/// Puts given weights into a run's networks; the optimizers stay fresh.
+fn adopt(start: &Snapshot, state: &mut State) -> Result<()> {
+    for (ours, theirs) in [
+        (state.g.params_mut(), start.g.params()),
+        (state.g_ema.params_mut(), start.g_ema.params()),
+        (state.d.params_mut(), start.d.params()),
+    ] {
+        let mut values = theirs.iter();
+        ours.update(|_, _, value| {
+            let theirs = values.next().expect("networks of one shape");
+            *value = theirs.value.to_device(value.device())?.copy()?;
+            Ok(())
+        })?;
+    }
+    Ok(())
 }
 
 /// From some number of images on: (images shown, what to do, steps of the discriminator) until the schedule ends.

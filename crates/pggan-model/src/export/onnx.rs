@@ -326,7 +326,16 @@ mod tests {
         for config in [
             plain.clone(),
             ModelConfig { label_size: 3, channels: 1, ..plain.clone() },
-            ModelConfig { position_bias: true, normalize_latents: false, ..plain },
+            ModelConfig { position_bias: true, normalize_latents: false, ..plain.clone() },
+            ModelConfig {
+                label_size: 2,
+                normalize_labels: false,
+                equalized: false,
+                g_activation: Activation::Relu,
+                g_norm: GeneratorNorm::None,
+                g_output: OutputActivation::Tanh,
+                ..plain
+            },
         ] {
             let g = Generator::new(&config, DType::F32, &Device::Cpu, &mut draw).unwrap();
             let mut tensor = |n: usize, m: usize| {

@@ -89,8 +89,8 @@ pub struct Imported {
     pub g: Generator,
     /// Its running average; the same where the file has none.
     pub g_ema: Generator,
-    /// The discriminator; all zeros (see `notes`) where the file has none.
-    pub d: Discriminator,
+    /// The discriminator, where the file has one that ours can be.
+    pub d: Option<Discriminator>,
     /// How far they had grown.
     pub growth: Growth,
     /// What is not as it was.
@@ -104,7 +104,7 @@ pub struct Imported {
 /// [`ImportError`]; hostile files end here too, soon and without running anything.
 pub fn read(bytes: &[u8]) -> Result<Imported> {
     let foreign = open(bytes)?;
-    let Summary { config, growth, average, discriminator, mut notes } = foreign.summary()?;
+    let Summary { config, growth, average, discriminator, notes } = foreign.summary()?;
     config.validate()?;
     // Every number takes two bytes at least, so a shape that is a lie costs no memory.
     if config.generator_parameters() > bytes.len() / 2 {
@@ -119,13 +119,14 @@ pub fn read(bytes: &[u8]) -> Result<Imported> {
     };
     let g = generator(Which::Trained)?;
     let g_ema = if average { generator(Which::Average)? } else { g.duplicate()? };
-    let mut d = Discriminator::new(&config, DType::F32, &Device::Cpu, &mut |_, _| ())?;
-    if discriminator {
+    let d = if discriminator {
+        let mut d = Discriminator::new(&config, DType::F32, &Device::Cpu, &mut |_, _| ())?;
         let layers = DLayer::all(config.max_level()).map(|layer| (layer, layer.name()));
         fill(d.params_mut(), layers, |layer| foreign.d(layer))?;
+        Some(d)
     } else {
-        notes.push("it brings no discriminator: ours is all zeros, so generate only".to_owned());
-    }
+        None
+    };
     Ok(Imported { g, g_ema, d, growth, notes })
 }
 

@@ -4,7 +4,7 @@ use pggan_model::export::{ExportError, zoo};
 use pggan_model::weights::SnapshotHeader;
 use pggan_model::{Growth, ModelConfig, import};
 
-use crate::{networks, noise, tiny};
+use crate::{networks, tiny};
 
 fn header(model: ModelConfig, level: u32, alpha: f64) -> SnapshotHeader {
     SnapshotHeader { format: 1, model, level, alpha, images_shown: 0, dataset: String::new() }
@@ -28,7 +28,7 @@ fn the_zoos_names_and_constants_are_the_inverse_of_the_import() {
         let pairs = [
             (back.g.params(), g.params()),
             (back.g_ema.params(), g.params()),
-            (back.d.params(), d.params()),
+            (back.d.as_ref().unwrap().params(), d.params()),
         ];
         for (back, ours) in pairs {
             for param in back.iter() {

@@ -23,8 +23,8 @@ Examples:
   cargo xtask generate --network runs/00001-cifar10-32-quick --class 3 --seeds 0-63 --dest frogs
   cargo xtask generate --network runs/00000-faces --latents z.safetensors --dest images.safetensors")]
 pub(super) struct GenerateArgs {
-    /// A snapshot, or the folder of a run (then its newest snapshot)
-    #[arg(long, value_name = "FILE_OR_DIR")]
+    /// A snapshot, a folder that has one (of a run, then its newest), or the id of a network on the Hugging Face hub
+    #[arg(long, value_name = "FILE_OR_DIR_OR_ID")]
     network: PathBuf,
     /// Which images, as 0,1,4-6
     #[arg(long, value_name = "LIST", default_value = "0-63")]

@@ -15,10 +15,11 @@ use tracing::info;
 Examples:
   cargo xtask import --source celebaHQ_s6_i80000-6196db68.pth --dest imported/celebahq-256
   cargo xtask import --source karras2018iclr-celebahq-1024x1024.pkl --dest imported/celebahq-1024
+  cargo xtask import --source huggan/pggan-celebahq-1024 --dest imported/celebahq-1024
   cargo xtask generate --network imported/celebahq-256 --seeds 0-63 --dest out --grid 8x8")]
 pub(super) struct ImportArgs {
-    /// The file
-    #[arg(long, value_name = "FILE")]
+    /// The file, or the id of a repository on the Hugging Face hub (OWNER/NAME, OWNER/NAME/FILE)
+    #[arg(long, value_name = "FILE_OR_ID")]
     source: PathBuf,
     /// Folder for the snapshot
     #[arg(long, value_name = "DIR")]

@@ -1,17 +1,19 @@
 //! `train`: from flags to a run.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result, bail};
+use candle_core::{DType, Device};
 use clap::Args;
 use pggan_data::Store;
+use pggan_model::weights::{self, Snapshot};
 use pggan_train::config::{Config, Settings};
 use pggan_train::device;
 use pggan_train::presets::PRESETS;
-use pggan_train::run_dir::{self, RunDir};
+use pggan_train::run_dir::{self, Resume, RunDir};
 use pggan_train::samples::Grid;
 use pggan_train::stats::duration;
 use pggan_train::train::{self, Job, Outcome, Position};
@@ -35,6 +37,7 @@ Examples:
   cargo xtask train --data datasets/prepared/celebahq --preset v2-1gpu --mirror --device cuda
   cargo xtask train --preset v2-1gpu --data D --dry-run    what would be done
   cargo xtask train --resume runs/00003-faces-64-small --kimg 2400     the same run, for longer
+  cargo xtask train --resume imported/celebahq-256 --data D --kimg 100    a new run, from these weights
 
 In the run's folder: fakes*.png, reals.png, log.txt, stats.jsonl (one line a tick, for programs), config.toml,
 network-snapshot-*.safetensors (for people), training-state-*.safetensors (to go on from).
@@ -97,7 +100,8 @@ pub(super) struct TrainArgs {
     /// Threads of the CPU [default: all]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
-    /// Go on with a run: its folder, one of its training states, or nothing for the newest
+    /// Go on with a run: its folder, one of its training states, or nothing for the newest. Or begin a run from weights: a
+    /// snapshot, the folder of an import, or the id of a network on the hub
     #[arg(long, value_name = "PATH", num_args = 0..=1, default_missing_value = NEWEST)]
     resume: Option<PathBuf>,
     /// Begin a new run even if an unfinished one has the same settings
@@ -112,14 +116,19 @@ impl TrainArgs {
     pub(super) fn run(self, console: &Console) -> Result<()> {
         super::use_threads(self.threads)?;
         let outdir = self.outdir.clone().unwrap_or_else(|| super::root().join("runs"));
-        let resumed = match &self.resume {
-            None => None,
-            Some(path) if path.as_os_str() == NEWEST => Some(run_dir::locate(&outdir)?),
-            Some(path) => Some(run_dir::locate(path)?),
+        let (resumed, weights) = match &self.resume {
+            None => (None, None),
+            Some(path) if path.as_os_str() == NEWEST => (Some(run_dir::locate(&outdir)?), None),
+            Some(path) => match run_dir::resume(path)? {
+                Resume::Run(run) => (Some(run), None),
+                Resume::Weights(weights) => (None, Some(weights)),
+            },
         };
         let recorded = resumed.as_deref().map(run_dir::read_config).transpose()?;
 
         let mut settings = self.settings(recorded.as_ref())?;
+        let start =
+            weights.as_deref().map(|path| self.begin_from(path, &mut settings)).transpose()?;
         let data = data::folder(self.data.as_deref(), recorded.as_ref())?;
         let store = Store::open(&data).map_err(|e| data::explain(e, &data))?;
         data::fit(&mut settings, &store, &data)?;
@@ -176,8 +185,26 @@ impl TrainArgs {
             store: Arc::new(store),
             dataset: name,
             device,
+            start,
             stop: stop_flag()?,
         })
+    }
+
+    /// The networks of a snapshot, and the settings of a run that begins with them: their shape, and a schedule that begins at
+    /// their resolution. A layer that was fading in does so again.
+    fn begin_from(&self, path: &Path, settings: &mut Settings) -> Result<Snapshot> {
+        let own = self.set.iter().find(|text| text.trim_start().starts_with("model."));
+        if let Some(flag) = own.or(self.resolution.as_ref()) {
+            bail!("--resume {}: the networks come with it; leave out {flag}", path.display());
+        }
+        let snapshot = weights::read_snapshot(path, DType::F32, &Device::Cpu)?;
+        let header = &snapshot.header;
+        settings.set("model", toml::Value::try_from(&header.model)?)?;
+        let level = header.level - u32::from(header.growth().fading());
+        settings.set("schedule.initial_resolution", (1i64 << level).into())?;
+        let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
+        settings.set("run.start", blake3::hash(&bytes).to_hex().to_string().into())?;
+        Ok(snapshot)
     }
 
     /// Preset or recorded run, then file, then flags.
@@ -303,9 +330,9 @@ fn stop_flag() -> Result<&'static AtomicBool> {
     Ok(&STOP)
 }
 
-fn describe(device: &candle_core::Device) -> String {
+fn describe(device: &Device) -> String {
     match device {
-        candle_core::Device::Cpu => format!("cpu, {} threads", rayon::current_num_threads()),
+        Device::Cpu => format!("cpu, {} threads", rayon::current_num_threads()),
         other => format!("{:?}", other.location()),
     }
 }

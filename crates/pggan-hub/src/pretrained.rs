@@ -1,0 +1,75 @@
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device};
+use pggan_model::Generator;
+use pggan_model::weights::{self, PRETRAINED_CONFIG, PRETRAINED_WEIGHTS, SnapshotHeader};
+
+use crate::{Hub, HubError, HubId};
+
+/// Networks from wherever they are.
+pub trait FromPretrained: Sized {
+    /// The network in `source`: a snapshot, a folder that has one (of a run, an import, or an export), or an id on the
+    /// hub, as `owner/name` or `owner/name@revision`. On the CPU in `f32`.
+    ///
+    /// # Errors
+    /// [`HubError`]: each says what was looked for, and where.
+    fn from_pretrained(source: &str) -> Result<(Self, SnapshotHeader), HubError>;
+}
+
+impl FromPretrained for Generator {
+    /// The averaged generator, which makes the better images.
+    fn from_pretrained(source: &str) -> Result<(Self, SnapshotHeader), HubError> {
+        let path = locate(Path::new(source))?;
+        Ok(weights::read_generator(&path, DType::F32, &Device::Cpu)?)
+    }
+}
+
+/// The snapshot that `source` names, on this machine: see [`FromPretrained::from_pretrained`].
+///
+/// # Errors
+/// [`HubError`].
+pub fn locate(source: &Path) -> Result<PathBuf, HubError> {
+    if source.is_file() {
+        return Ok(source.to_owned());
+    }
+    if source.is_dir() {
+        return in_folder(source);
+    }
+    let text = source.to_string_lossy();
+    let id: HubId = text.parse().map_err(|()| HubError::NotAnId(text.clone().into_owned()))?;
+    let hub = Hub::from_env();
+    let path = hub.download(&id, id.file().unwrap_or(PRETRAINED_WEIGHTS))?;
+    if id.file().is_none() {
+        let (_, header) = weights::read_generator(&path, DType::F32, &Device::Cpu)?;
+        weights::check_pretrained(&hub.download(&id, PRETRAINED_CONFIG)?, &header)?;
+    }
+    Ok(path)
+}
+
+/// The newest snapshot of a folder, or its pretrained network.
+fn in_folder(folder: &Path) -> Result<PathBuf, HubError> {
+    let io = |source| HubError::Io { path: folder.to_owned(), source };
+    let mut snapshots = Vec::new();
+    for entry in fs::read_dir(folder).map_err(io)? {
+        let name = entry.map_err(io)?.file_name();
+        let name = name.to_string_lossy();
+        let number = name
+            .strip_prefix("network-snapshot-")
+            .and_then(|name| name.strip_suffix(".safetensors")?.parse::<u64>().ok());
+        snapshots.extend(number.map(|number| (number, folder.join(&*name))));
+    }
+    if let Some((_, newest)) = snapshots.into_iter().max() {
+        return Ok(newest);
+    }
+    let weights = folder.join(PRETRAINED_WEIGHTS);
+    if !weights.is_file() {
+        return Err(HubError::NoNetwork(folder.to_owned()));
+    }
+    let config = folder.join(PRETRAINED_CONFIG);
+    if config.is_file() {
+        let (_, header) = weights::read_generator(&weights, DType::F32, &Device::Cpu)?;
+        weights::check_pretrained(&config, &header)?;
+    }
+    Ok(weights)
+}
