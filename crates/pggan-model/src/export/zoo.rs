@@ -55,7 +55,7 @@ pub fn zoo(
         );
     }
 
-    let mut file = File::default();
+    let mut file = StateDict::default();
     for (network, g) in [("netG", g), ("avgG", g_ema)] {
         for layer in GLayer::all(header.level) {
             let name = format!("{network}.{}", g_name(layer));
@@ -84,9 +84,9 @@ pub fn zoo(
 
 /// Tensors by name.
 #[derive(Default)]
-struct File(Vec<(String, Vec<usize>, Vec<u8>)>);
+struct StateDict(Vec<(String, Vec<usize>, Vec<u8>)>);
 
-impl File {
+impl StateDict {
     /// A layer of ours as one of theirs, of which the weights are ours over `gain`.
     fn layer(
         &mut self,
