@@ -145,8 +145,7 @@ impl ScheduleConfig {
             growth,
             lod,
             minibatch: self.minibatch_at(resolution),
-            learning_rate: self.learning_rate.at(resolution, self.learning_rate_base)
-                * self.rampup(kimg),
+            learning_rate: self.learning_rate_at(resolution) * self.rampup(kimg),
             tick_images: ((tick_kimg * 1000.0).round() as u64).max(1),
         }
     }
@@ -168,6 +167,11 @@ impl ScheduleConfig {
     /// Images in a minibatch at a resolution.
     pub fn minibatch_at(&self, resolution: usize) -> usize {
         self.minibatch.at(resolution, self.minibatch_base)
+    }
+
+    /// Adam's learning rate at a resolution, once it has risen.
+    pub fn learning_rate_at(&self, resolution: usize) -> f64 {
+        self.learning_rate.at(resolution, self.learning_rate_base)
     }
 
     /// Real images until training ends.
@@ -224,7 +228,7 @@ impl ScheduleConfig {
             );
             check(fits, &key, &batch, &needs);
             check(batch <= 1 << 16, &key, &batch, "must be at most 65536");
-            let rate = self.learning_rate.at(resolution, self.learning_rate_base);
+            let rate = self.learning_rate_at(resolution);
             let key = format!("learning_rate at {resolution}x{resolution}");
             check(rate.is_finite() && rate > 0.0, &key, &rate, "must be above 0");
             let tick = self.tick_kimg.at(resolution, self.tick_kimg_base);

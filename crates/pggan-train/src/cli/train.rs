@@ -304,9 +304,8 @@ fn dry_run(config: &Config, store: &Store) -> Result<()> {
     let schedule = &config.schedule;
     let mut kimg = 0.0;
     for level in schedule.initial_level(max_level)..=max_level {
-        let (r, (g, d)) = (1u32 << level, config.model.multiplications(level));
-        let stage = schedule.stage_at(max_level, (kimg * 1000.0) as u64);
-        let (batch, rate) = (stage.minibatch, stage.learning_rate);
+        let (r, (g, d)) = (1usize << level, config.model.multiplications(level));
+        let (batch, rate) = (schedule.minibatch_at(r), schedule.learning_rate_at(r));
         let _ = writeln!(
             text,
             "# {r:>10}  {:>4}  {batch:>9}  {rate:>13}  {kimg:>14}  {g:.2e}, {d:.2e}",
