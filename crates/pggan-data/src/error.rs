@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What --source takes.
-const SOURCES: &str = "a folder, .zip or .tar of images; CIFAR, MNIST, SVHN, LMDB or TFRecord files; or synthetic:1000x64";
+const SOURCES: &str = "a folder, .zip or .tar of images; CIFAR, MNIST, SVHN, LMDB, Parquet or TFRecord files; or synthetic:1000x64";
 
 /// What went wrong, where, and what to do about it.
 ///

@@ -43,7 +43,7 @@ enum Command {
 /// Turn images into a data set to train on.
 ///
 /// Images may have any size, shape and colour type (PNG, JPEG, WebP, GIF, BMP). Each is turned upright,
-/// cropped to its middle, resized to a power of two and stored at every resolution from 4x4 up. Files that
+/// made a square (--transform), resized to a power of two and stored at every resolution from 4x4 up. Files that
 /// cannot be used are named and skipped. A run that is cut short is continued by the same command.
 #[derive(Args)]
 #[command(after_help = "Examples:
@@ -52,8 +52,8 @@ enum Command {
   cargo xtask prepare-dataset --source faces.zip --dest datasets/faces-64 --resolution 64
   cargo xtask prepare-dataset --source icons/ --dest datasets/icons --background black --strict")]
 struct Prepare {
-    /// Folder (with all folders in it), .zip or .tar of images; CIFAR (.tar.gz or unpacked), MNIST's IDX, or
-    /// TFRecord files; or synthetic:COUNTxSIDE.
+    /// Folder (with all folders in it), .zip or .tar of images; CIFAR (.tar.gz or unpacked), MNIST's IDX,
+    /// SVHN's .mat, LMDB, Parquet or TFRecord files; or synthetic:COUNTxSIDE.
     #[arg(long, value_name = "PATH")]
     source: PathBuf,
 

@@ -28,9 +28,15 @@ struct Member {
 pub(super) fn is_cifar<'a>(names: impl IntoIterator<Item = &'a str>) -> bool {
     let is = |name: &str| {
         let name = name.rsplit('/').next().unwrap_or_default();
-        name.starts_with("data_batch_") || name == "train.bin" || name == "fine_label_names.txt"
+        is_batch(name) || name == "train.bin" || name == "fine_label_names.txt"
     };
     names.into_iter().any(is)
+}
+
+/// `data_batch_1` or `data_batch_1.bin`.
+fn is_batch(name: &str) -> bool {
+    let number = name.strip_prefix("data_batch_").map(|rest| rest.trim_end_matches(".bin"));
+    number.is_some_and(|number| number.parse::<u32>().is_ok())
 }
 
 /// Lists the images in the files at `paths`.
@@ -58,8 +64,7 @@ pub(super) fn list_archive(blob: &Blob) -> Result<Listing, String> {
 
 fn list(mut members: Vec<Member>) -> Result<Listing, String> {
     members.sort_by(|a, b| a.name.cmp(&b.name));
-    let is_train =
-        |name: &str| name.starts_with("data_batch_") || name == "train" || name == "train.bin";
+    let is_train = |name: &str| is_batch(name) || name == "train" || name == "train.bin";
     let text = |name: &str| {
         let member = members.iter().find(|m| m.name == name && m.length < 1 << 16)?;
         let mut bytes = Vec::new();

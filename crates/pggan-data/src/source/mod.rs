@@ -9,6 +9,7 @@
 //! | MNIST's IDX, also `.gz` | `labels` file beside the images |
 //! | SVHN's `.mat` | digits |
 //! | LMDB of image files (LSUN): the folder or `data.mdb` | |
+//! | Parquet with a column of images (Hugging Face): a file or a folder (feature `parquet`) | `ClassLabel` |
 //! | the paper's TFRecords: the folder or one file | `-rxx.labels` |
 //! | `synthetic:COUNTxSIDE` | disc, square, triangle |
 //!
@@ -21,6 +22,8 @@ mod folder;
 mod idx;
 mod labelling;
 mod lmdb;
+#[cfg(feature = "parquet")]
+mod parquet;
 mod pixels;
 mod svhn;
 mod synthetic;
@@ -237,6 +240,9 @@ fn list_folder(path: &Path) -> Result<Listing> {
         let ends = |file: &&PathBuf| file.to_str().is_some_and(|file| file.ends_with(ending));
         files.iter().filter(ends).map(PathBuf::as_path).collect()
     };
+    if names().any(is_image_name) {
+        return folder::list(path);
+    }
     if cifar::is_cifar(names()) {
         return cifar::list_files(&files.iter().map(PathBuf::as_path).collect::<Vec<_>>())
             .map_err(unreadable);
@@ -248,11 +254,25 @@ fn list_folder(path: &Path) -> Result<Listing> {
         let blob = blob::Blob::open(database).map_err(|error| unreadable(error.to_string()))?;
         return lmdb::list(blob).map_err(unreadable);
     }
+    let tables = with(".parquet");
+    if !tables.is_empty() {
+        return list_parquet(&tables).map_err(unreadable);
+    }
     let shards = with(".tar");
     if !shards.is_empty() {
         return tar::archives(&shards).and_then(tar::list).map_err(unreadable);
     }
     folder::list(path)
+}
+
+#[cfg(feature = "parquet")]
+fn list_parquet(paths: &[&Path]) -> Result<Listing, String> {
+    parquet::list(&parquet::training(paths))
+}
+
+#[cfg(not(feature = "parquet"))]
+fn list_parquet(_: &[&Path]) -> Result<Listing, String> {
+    Err("Parquet is not built in; build pggan-data with its feature `parquet`".into())
 }
 
 fn list_file(path: &Path) -> Result<Listing, String> {
@@ -268,6 +288,9 @@ fn list_file(path: &Path) -> Result<Listing, String> {
     }
     if is_called(&name, "bin") {
         return cifar::list_files(&[path]);
+    }
+    if beginning.starts_with(b"PAR1") {
+        return list_parquet(&[path]);
     }
     let blob = blob::Blob::open(path).map_err(|error| error.to_string())?;
     let beginning = blob.beginning(BEGINNING).map_err(|error| error.to_string())?;

@@ -274,6 +274,64 @@ fn svhn_is_turned_upright() {
     }
 }
 
+/// A folder of image files is one, whatever else lies in it.
+#[test]
+fn image_files_come_first() {
+    let space = Space::with_images(3, 8, 8);
+    fs::rename(space.file("in/0000.png"), space.file("in/data_batch_1.png")).unwrap();
+    tar(&space.file("in/set.tar"), &[("a.png", &png(0))]);
+    space.write("in/data.mdb", b"-");
+    space.write("in/x.parquet", b"-");
+    let store = prepare(&space, "in", &[]);
+    assert_eq!((store.images(), store.manifest().passed_over), (3, 3));
+}
+
+/// Files that pyarrow has written as the library `datasets` does.
+#[test]
+fn parquet_of_hugging_face() {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/parquet");
+    let space = Space::new();
+    let run = |source: &Path, more: &[&str]| {
+        fs::remove_dir_all(space.file("out")).ok();
+        let source = source.to_str().unwrap();
+        let flags = ["prepare", "--source", source, "--dest", "out", "--resolution", "4"];
+        space.run(&[&flags, more].concat())
+    };
+    let file = data.join("train-00000-of-00001.parquet");
+    let done = run(&file, &[]);
+    for (row, reason) in
+        [(2, "it has no label"), (3, "the row has no image"), (5, "it has no label")]
+    {
+        let words = format!("parquet/{row:08}: {reason}");
+        assert!(done.stderr.contains(&words), "{words}: {}", done.stderr);
+    }
+    done.ok();
+    let store = Store::open(space.file("out")).unwrap();
+    assert_eq!(store.manifest().class_names, ["cat", "dog", "fox"]);
+    assert_eq!(store.labels(), Some(&Labels::Classes { count: 3, of: vec![0, 2, 0] }));
+    for (index, i) in [(0, 0), (1, 1), (2, 4)] {
+        assert!(store.image(2, index).unwrap()[32..].iter().all(|&blue| blue == 40 * i));
+    }
+    // Of a folder, the training split; without labels, all that have an image.
+    run(&data, &["--labels", "none", "--threads", "3"]).ok();
+    assert_eq!(Store::open(space.file("out")).unwrap().images(), 5);
+
+    let sound = fs::read(&file).unwrap();
+    space.write("cut.parquet", &sound[..sound.len() / 2]);
+    let error = run(&space.file("cut.parquet"), &[]).error();
+    assert!(error.contains("cut.parquet"), "{error}");
+    let footer = sound.len() - 600;
+    for at in (0..200).chain(footer..sound.len()) {
+        let mut damaged = sound.clone();
+        damaged[at] ^= 0x41;
+        space.write("damaged.parquet", &damaged);
+        if let Ok(source) = Source::open(&space.file("damaged.parquet"), LabelsFrom::Auto) {
+            let (mut reader, mut bytes) = (source.reader().unwrap(), Vec::new());
+            (0..source.entries().len()).for_each(|i| drop(reader.read(i, 1 << 20, &mut bytes)));
+        }
+    }
+}
+
 /// Each byte of a database changed, and each place it could be cut off at: never a panic.
 #[test]
 fn damaged_databases_and_arrays() {
