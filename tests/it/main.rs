@@ -11,6 +11,7 @@ mod export;
 mod hub;
 mod import;
 mod labels;
+mod metrics;
 mod pipeline;
 mod presets;
 mod sandbox;

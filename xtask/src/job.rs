@@ -132,6 +132,26 @@ pub(crate) const JOBS: &[Job] = &[
     },
     Job {
         group: "Networks",
+        name: "metrics",
+        about: "Measure how good images are: of networks, or any; SWD, MS-SSIM, FID and others",
+        program: Program::Binary {
+            package: "pggan-train",
+            command: "metrics",
+            on_device: OnDevice::Yes,
+        },
+    },
+    Job {
+        group: "Networks",
+        name: "import-features",
+        about: "Turn published weights of a feature network (for FID and others) into ours",
+        program: Program::Binary {
+            package: "pggan-train",
+            command: "import-features",
+            on_device: OnDevice::No,
+        },
+    },
+    Job {
+        group: "Networks",
         name: "bench",
         about: "Measure how fast training runs, and where its time goes",
         program: Program::Binary {

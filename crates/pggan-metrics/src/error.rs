@@ -66,6 +66,42 @@ pub enum Error {
         /// Images in the set.
         found: usize,
     },
+    /// Fewer images than a metric's name asks for.
+    #[error(
+        "{metric} needs {minimum} {set} images at least, there are {found}; ask for fewer, as swd2k or fid10k, or with --num"
+    )]
+    NotEnough {
+        /// The metric's name.
+        metric: String,
+        /// `judged` or `real`.
+        set: &'static str,
+        /// The smallest number.
+        minimum: usize,
+        /// Images in the set.
+        found: usize,
+    },
+    /// A metric that compares, and nothing to compare with.
+    #[error("{metric} compares with real images: name them with --data, or as the second --images")]
+    NoReals {
+        /// The metric's name.
+        metric: String,
+    },
+    /// A metric of a generator's latent space without a generator.
+    #[error("{metric} moves through a latent space: it needs a generator, --network")]
+    NoPaths {
+        /// The metric's name.
+        metric: String,
+    },
+    /// A metric whose network is not at hand.
+    #[error(
+        "{metric} needs the weights of a network: name {network}, or what import-features made of it, with --weights"
+    )]
+    NoNetwork {
+        /// The metric's name.
+        metric: String,
+        /// The file that its authors published.
+        network: &'static str,
+    },
     /// A set of images that ended before or after the number that it promised.
     #[error(
         "the set promised {promised} images and gave {given}; it may have changed while it was read"
@@ -146,6 +182,51 @@ pub enum Error {
         "the eigenvalues of the covariance were not found: it holds values that are too large for f64"
     )]
     Eigen,
+    /// A tensor of a feature network that is not there.
+    #[error("the weights have no tensor {name}; is it the file of another network?")]
+    MissingWeight {
+        /// The tensor.
+        name: String,
+    },
+    /// Tensors that a feature network has no place for.
+    #[error(
+        "the weights have {count} tensors too many, the first is {first}; is it the file of another network?"
+    )]
+    ExtraWeights {
+        /// How many.
+        count: usize,
+        /// One of them.
+        first: String,
+    },
+    /// A tensor of another shape than a feature network's.
+    #[error(
+        "{name} of the weights is {found:?}, expected {expected:?}; is it the file of another network?"
+    )]
+    WeightShape {
+        /// The tensor.
+        name: String,
+        /// The shape that fits.
+        expected: Vec<usize>,
+        /// The shape found.
+        found: Vec<usize>,
+    },
+    /// A file of weights that cannot be read.
+    #[error("the weights cannot be read: {reason}")]
+    DamagedWeights {
+        /// What is wrong.
+        reason: String,
+    },
+    /// A feature network failed on its device.
+    #[error("computing features: {0}")]
+    Network(#[source] candle_core::Error),
+    /// Images that do not differ where a metric divides by their spread.
+    #[error(
+        "all features of the {set} set are the same in every image: is it one image, many times?"
+    )]
+    ConstantFeatures {
+        /// `first` or `second`.
+        set: &'static str,
+    },
     /// The source of the images failed.
     #[error("reading images: {0}")]
     Source(#[source] SourceError),

@@ -8,6 +8,7 @@ use faer::linalg::matmul::matmul;
 use faer::linalg::matmul::triangular::{self, BlockStructure};
 use faer::{Accum, Col, Mat, MatRef, Par, Spec};
 use rayon::prelude::*;
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use crate::{Error, Features, Result};
 
@@ -93,6 +94,54 @@ impl Statistics {
     /// Mean of each feature.
     pub fn mean(&self) -> &[f64] {
         &self.mean
+    }
+
+    /// The bytes of a safetensors file that [`Statistics::from_safetensors`] reads.
+    pub fn to_safetensors(&self) -> Vec<u8> {
+        let dim = self.mean.len();
+        let bytes = |values: &mut dyn Iterator<Item = f64>| -> Vec<u8> {
+            values.flat_map(f64::to_le_bytes).collect()
+        };
+        let mean = bytes(&mut self.mean.iter().copied());
+        let lower = |p: usize| self.scatter[(p / dim, p % dim)];
+        let scatter =
+            bytes(&mut (0..dim * dim).map(|p| if p % dim <= p / dim { lower(p) } else { 0.0 }));
+        let count = (self.count as u64).to_le_bytes();
+        let sum = blake3::hash(&[&count[..], &mean, &scatter].concat()).to_hex().to_string();
+        let view = |dtype, shape, data| {
+            TensorView::new(dtype, shape, data).expect("shapes and numbers belong together")
+        };
+        let views = [
+            ("count", view(Dtype::U64, vec![1], &count)),
+            ("mean", view(Dtype::F64, vec![dim], &mean)),
+            ("scatter", view(Dtype::F64, vec![dim, dim], &scatter)),
+        ];
+        safetensors::serialize(views, Some([("blake3".to_owned(), sum)].into()))
+            .expect("shapes and numbers belong together")
+    }
+
+    /// What [`Statistics::to_safetensors`] wrote; none if the bytes are not that any more.
+    pub fn from_safetensors(bytes: &[u8]) -> Option<Self> {
+        let file = SafeTensors::deserialize(bytes).ok()?;
+        let (_, metadata) = SafeTensors::read_metadata(bytes).ok()?;
+        let [count, mean, scatter] =
+            ["count", "mean", "scatter"].map(|name| file.tensor(name).ok().map(|view| view.data()));
+        let (count, mean, scatter) = (count?, mean?, scatter?);
+        let sum = blake3::hash(&[count, mean, scatter].concat()).to_hex().to_string();
+        if metadata.metadata().as_ref()?.get("blake3") != Some(&sum) {
+            return None;
+        }
+        let numbers = |bytes: &[u8]| -> Vec<f64> {
+            bytes.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b)).collect()
+        };
+        let (mean, scatter) = (numbers(mean), numbers(scatter));
+        let dim = mean.len();
+        Some(Self {
+            count: usize::try_from(u64::from_le_bytes(count.try_into().ok()?)).ok()?,
+            scatter: (scatter.len() == dim * dim)
+                .then(|| Mat::from_fn(dim, dim, |i, j| scatter[i * dim + j]))?,
+            mean,
+        })
     }
 
     /// Covariance `[D, D]`, divided by N - 1. Two images at least.
@@ -234,6 +283,19 @@ mod tests {
         for threads in [2, 3, 8] {
             assert_eq!(distance(threads), alone);
         }
+    }
+
+    #[test]
+    fn statistics_are_kept_to_the_last_bit_or_refused() {
+        let values = rows(3, 20, 4);
+        let statistics = Statistics::of(Features::new(&values, 4).unwrap()).unwrap();
+        let mut bytes = statistics.to_safetensors();
+        let back = Statistics::from_safetensors(&bytes).unwrap();
+        assert_eq!((back.count(), back.mean()), (20, statistics.mean()));
+        assert_eq!(back.covariance().unwrap(), statistics.covariance().unwrap());
+        *bytes.last_mut().unwrap() ^= 1;
+        assert!(Statistics::from_safetensors(&bytes).is_none());
+        assert!(Statistics::from_safetensors(b"").is_none());
     }
 
     #[test]

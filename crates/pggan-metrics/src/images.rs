@@ -101,6 +101,62 @@ impl ImageSet for Pixels<'_> {
     }
 }
 
+/// Some consecutive images of a set.
+#[derive(Clone, Copy)]
+pub struct Part<'a> {
+    set: &'a dyn ImageSet,
+    start: usize,
+    len: usize,
+}
+
+impl<'a> Part<'a> {
+    /// The images from `start` on, `len` of them or as many as there are.
+    pub fn new(set: &'a dyn ImageSet, start: usize, len: usize) -> Self {
+        let start = start.min(set.len());
+        Self { set, start, len: len.min(set.len() - start) }
+    }
+}
+
+impl ImageSet for Part<'_> {
+    fn shape(&self) -> ImageShape {
+        self.set.shape()
+    }
+
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn batches(&self) -> Box<dyn Iterator<Item = Result<Cow<'_, [u8]>, SourceError>> + '_> {
+        let bytes = self.shape().bytes();
+        let (mut before, mut left) = (self.start * bytes, self.len * bytes);
+        let batches = self.set.batches().map(move |batch| {
+            batch.map(|batch| {
+                let from = before.min(batch.len());
+                let to = (from + left).min(batch.len());
+                before -= from;
+                left -= to - from;
+                match batch {
+                    Cow::Borrowed(batch) => (Cow::Borrowed(&batch[from..to]), left),
+                    Cow::Owned(mut batch) => {
+                        batch.truncate(to);
+                        batch.drain(..from);
+                        (Cow::Owned(batch), left)
+                    }
+                }
+            })
+        });
+        // Nothing is read beyond the last image.
+        let mut done = self.len == 0;
+        let wanted = batches.map_while(move |batch| {
+            if std::mem::replace(&mut done, matches!(batch, Ok((_, 0)))) {
+                return None;
+            }
+            Some(batch.map(|(batch, _)| batch))
+        });
+        Box::new(wanted.filter(|batch| !matches!(batch, Ok(batch) if batch.is_empty())))
+    }
+}
+
 /// Calls `each` with every batch and the number of its first image, and checks that the set keeps its promise.
 pub(crate) fn for_each_batch(
     set: &dyn ImageSet,

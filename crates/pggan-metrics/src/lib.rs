@@ -12,6 +12,9 @@
 //! | kernel distance (KID) | two sets of features | [`kernel`] |
 //! | inception score (IS) | logits | [`inception_score`] |
 //! | precision, recall, density, coverage | two sets of features | [`precision_recall`] |
+//! | path length | short steps through a latent space | [`path_length`] |
+//!
+//! Features come from a [`network`]; [`registry`] has the metrics' names and [`evaluate`] measures by name.
 //!
 //! ```
 //! use pggan_metrics::{ImageShape, Pixels, swd};
@@ -37,14 +40,18 @@ mod wasserstein;
 mod window;
 
 pub mod descriptors;
+pub mod evaluate;
 pub mod frechet;
 pub mod inception_score;
 pub mod kernel;
 pub mod laplacian;
 pub mod ms_ssim;
+pub mod network;
+pub mod path_length;
 pub mod precision_recall;
+pub mod registry;
 pub mod swd;
 
 pub use error::{Error, Result, SourceError};
 pub use features::Features;
-pub use images::{ImageSet, ImageShape, Pixels};
+pub use images::{ImageSet, ImageShape, Part, Pixels};

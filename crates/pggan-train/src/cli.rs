@@ -6,6 +6,7 @@ mod export;
 mod generate;
 mod golden;
 mod import;
+mod metrics;
 mod train;
 
 use std::io::Write as _;
@@ -37,6 +38,8 @@ enum Command {
     Import(import::ImportArgs),
     Export(export::ExportArgs),
     PushToHub(export::PushArgs),
+    Metrics(Box<metrics::MetricsArgs>),
+    ImportFeatures(metrics::ImportFeaturesArgs),
 }
 
 impl Cli {
@@ -49,6 +52,8 @@ impl Cli {
             Command::Train(args) => args.run(console),
             Command::Generate(args) => args.run(),
             Command::Bench(args) => args.run(),
+            Command::Metrics(args) => args.run(),
+            Command::ImportFeatures(args) => args.run(),
         }?;
         Ok(ExitCode::SUCCESS)
     }

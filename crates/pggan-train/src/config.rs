@@ -62,6 +62,8 @@ pub struct RunConfig {
     pub snapshot_ticks: u64,
     /// Training states that are kept.
     pub keep: usize,
+    /// Metrics of every snapshot, as `swd2k`; none where empty.
+    pub metrics: String,
 }
 
 impl Default for RunConfig {
@@ -74,6 +76,7 @@ impl Default for RunConfig {
             grid_layout: Layout::Random,
             snapshot_ticks: 10,
             keep: 2,
+            metrics: String::new(),
         }
     }
 }
@@ -223,7 +226,7 @@ impl Config {
     }
 
     /// The settings in which `other` differs, in words. How long to train is not one of them, so that a finished
-    /// run can be taken further, and neither is where the data lie.
+    /// run can be taken further, and neither are where the data lie and what is measured.
     pub fn differences(&self, other: &Self) -> Vec<String> {
         let mut found = Vec::new();
         let tables =
@@ -231,7 +234,7 @@ impl Config {
         for (section, a) in &tables[0] {
             for (key, a) in a.as_table().into_iter().flatten() {
                 let b = tables[1].get(section).and_then(|s| s.get(key));
-                let free = [("schedule", "total_kimg"), ("data", "path")];
+                let free = [("schedule", "total_kimg"), ("data", "path"), ("run", "metrics")];
                 if b != Some(a) && !free.contains(&(section.as_str(), key.as_str())) {
                     let b = b.map_or("nothing".to_owned(), ToString::to_string);
                     found.push(format!("{section}.{key}: {a} there, {b} here"));

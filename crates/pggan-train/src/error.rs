@@ -57,6 +57,9 @@ pub enum Error {
     /// The networks or their files.
     #[error(transparent)]
     Model(#[from] pggan_model::Error),
+    /// A metric.
+    #[error(transparent)]
+    Metric(#[from] pggan_metrics::Error),
     /// An operation on tensors.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),

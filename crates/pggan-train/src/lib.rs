@@ -31,6 +31,7 @@ pub mod golden;
 pub mod import;
 pub mod iteration;
 pub mod loss;
+pub mod metrics;
 pub mod optim;
 pub mod pictures;
 pub mod presets;

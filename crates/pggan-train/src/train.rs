@@ -19,7 +19,7 @@ use crate::pictures::Pictures;
 use crate::run_dir::RunDir;
 use crate::schedule::Stage;
 use crate::stats::{Sums, Tick};
-use crate::{Error, Result, iteration};
+use crate::{Error, Result, iteration, metrics};
 
 /// A training state is written at least this often, however long ticks take.
 const SAVE_EVERY: Duration = Duration::from_secs(600);
@@ -262,7 +262,7 @@ fn write_network(job: &Job<'_>, state: &State) -> Result<()> {
     let path = job.run.file(&name);
     write_snapshot(&path, &header(job, state), &state.g, &state.d, &state.g_ema)?;
     info!("wrote {}", path.display());
-    Ok(())
+    metrics::training::measure(job, &path)
 }
 
 fn write_fakes(job: &Job<'_>, state: &State, pictures: &Pictures) -> Result<PathBuf> {

@@ -84,7 +84,7 @@ pub(crate) fn images(seed: u64, n: std::ops::Range<u64>, size: u64, noise: u64) 
     bytes
 }
 
-fn splitmix(v: u64) -> u64 {
+pub(crate) fn splitmix(v: u64) -> u64 {
     let v = v.wrapping_add(0x9E37_79B9_7F4A_7C15);
     let v = (v ^ (v >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     let v = (v ^ (v >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);

@@ -8,5 +8,6 @@
 mod features;
 mod golden;
 mod ms_ssim;
+mod networks;
 mod sets;
 mod swd;

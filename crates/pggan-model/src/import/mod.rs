@@ -14,6 +14,8 @@ mod state;
 mod torch;
 pub(crate) mod zoo;
 
+use std::collections::BTreeMap;
+
 use candle_core::{DType, Device, Tensor};
 
 use self::state::State;
@@ -130,6 +132,17 @@ pub fn read(bytes: &[u8]) -> Result<Imported> {
     Ok(Imported { g, g_ema, d, growth, notes })
 }
 
+/// The tensors of what `torch.save` made of a dictionary of them (a `state_dict`), as `f32` on the CPU.
+///
+/// # Errors
+/// [`ImportError`], as of [`read`].
+pub fn state_dict(bytes: &[u8]) -> Result<BTreeMap<String, Tensor>> {
+    if !torch::recognize(bytes) {
+        return Err(ImportError::Format("it is no file of torch.save".to_owned()));
+    }
+    torch::read(bytes)?.tensors()
+}
+
 /// Finds out what a file is of.
 fn open(bytes: &[u8]) -> Result<Box<dyn Foreign>> {
     let state: State = if torch::recognize(bytes) {
@@ -165,7 +178,7 @@ fn fill<L: Copy>(
     layers: impl Iterator<Item = (L, String)>,
     find: impl Fn(L) -> Result<Weights>,
 ) -> Result<()> {
-    let mut weights = std::collections::BTreeMap::new();
+    let mut weights = BTreeMap::new();
     for (layer, name) in layers {
         let (weight, bias) = find(layer)?;
         for (kind, value) in [("weight", weight), ("bias", bias)] {

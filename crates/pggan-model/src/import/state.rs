@@ -46,6 +46,11 @@ impl State {
         self.view(path)?.tensor()
     }
 
+    /// All tensors.
+    pub(super) fn tensors(&self) -> Result<BTreeMap<String, Tensor>, ImportError> {
+        self.tensors.iter().map(|(path, view)| Ok((path.clone(), view.tensor()?))).collect()
+    }
+
     /// The shape of a tensor of `RANK` axes.
     pub(super) fn shape<const RANK: usize>(
         &self,

@@ -115,3 +115,29 @@ fn damage_is_survived() {
         assert!(refused > 20, "{name}: {refused}");
     }
 }
+
+/// An ordered dictionary with entries and, after them, an attribute of its own.
+#[test]
+fn dictionaries_of_tensors_are_read_in_both_forms() {
+    let names = [
+        "0.weight",
+        "0.bias",
+        "1.weight",
+        "1.bias",
+        "1.running_mean",
+        "1.running_var",
+        "1.num_batches_tracked",
+    ];
+    for file in ["state-dict.pth", "state-dict-legacy.pth"] {
+        let bytes = std::fs::read(folder().join(file)).unwrap();
+        let tensors = import::state_dict(&bytes).unwrap();
+        assert_eq!(tensors.len(), names.len(), "{file}: {:?}", tensors.keys());
+        for (i, name) in names.iter().enumerate() {
+            let numbers = tensors[*name].flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            assert!(numbers.iter().all(|&n| n == (i + 1) as f32), "{file} {name}: {numbers:?}");
+        }
+        assert_eq!(tensors["0.weight"].dims(), [1, 2]);
+    }
+    assert!(import::state_dict(b"PK\x03\x04").is_err());
+    assert!(import::state_dict(b"{}").is_err());
+}

@@ -11,12 +11,12 @@ use clap::Args;
 use pggan_data::Store;
 use pggan_model::weights::{self, Snapshot};
 use pggan_train::config::{Config, Settings};
-use pggan_train::device;
 use pggan_train::presets::PRESETS;
 use pggan_train::run_dir::{self, Resume, RunDir};
 use pggan_train::samples::Grid;
 use pggan_train::stats::duration;
 use pggan_train::train::{self, Job, Outcome, Position};
+use pggan_train::{device, metrics};
 use tracing::info;
 use tracing_indicatif::span_ext::IndicatifSpanExt as _;
 
@@ -79,6 +79,9 @@ pub(super) struct TrainArgs {
     /// Ticks between two snapshots [default: the preset's]
     #[arg(long, value_name = "TICKS")]
     snap: Option<u64>,
+    /// Measure every snapshot, as swd2k,msssim1k: SWD and MS-SSIM; others afterwards with `cargo xtask metrics`
+    #[arg(long, value_name = "LIST")]
+    metrics: Option<String>,
     /// Columns and rows of the pictures, as 8x8, or 1080p, or 4k [default: the preset's]
     #[arg(long, value_name = "WxH")]
     grid: Option<Grid>,
@@ -153,6 +156,7 @@ impl TrainArgs {
                 store.channels()
             );
         }
+        metrics::training::check(&config, &store)?;
         let device = device::open(&self.device)?;
         if self.dry_run {
             return dry_run(&config, &store);
@@ -243,6 +247,7 @@ impl TrainArgs {
             set("schedule.tick_kimg", Some(toml::Table::new().into()))?;
         }
         set("run.snapshot_ticks", self.snap.map(i64::try_from).transpose()?.map(Into::into))?;
+        set("run.metrics", self.metrics.clone().map(Into::into))?;
         set("run.grid", self.grid.map(|g| g.to_string().into()))?;
         set("run.grid_layout", self.grid_layout.clone().map(Into::into))?;
         set("run.seed", self.seed.map(i64::try_from).transpose()?.map(Into::into))?;

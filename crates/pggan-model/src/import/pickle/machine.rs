@@ -201,6 +201,8 @@ impl<'a> Machine<'a> {
             b'b' => {
                 let (new, object) = (self.pop()?, self.top()?);
                 match &mut self.values[object.0] {
+                    // A dictionary keeps its entries; PyTorch gives it an attribute, `_metadata`, which is not needed.
+                    Value::Object { state: Some(_), .. } => {}
                     Value::Object { state, .. } => *state = Some(new),
                     _ => return Err(self.damaged("the state of something that is no object")),
                 }
