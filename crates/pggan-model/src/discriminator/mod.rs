@@ -5,7 +5,7 @@ mod steps;
 
 use std::f64::consts::SQRT_2;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Tensor, bail};
 use pggan_ops::conv::Resample;
 
 pub use self::passes::{Deltas, Tape};
@@ -113,15 +113,23 @@ impl Discriminator {
     /// before training. A network without it stays as it is.
     ///
     /// # Shapes
-    /// `images`: `[N, R, R, C]`, two at least.
+    /// `images`: `[N, R, R, C]`; they are passed in minibatches of `minibatch`, and what does not fill one is left out.
     ///
     /// # Errors
-    /// If the images do not fit the network, or are all alike.
-    pub fn calibrate(&mut self, images: &Tensor, growth: Growth) -> Result<()> {
+    /// If the images do not fit the network, are fewer than a minibatch, or all alike.
+    pub fn calibrate(&mut self, images: &Tensor, growth: Growth, minibatch: usize) -> Result<()> {
         let Some(similarity) = &self.similarity else { return Ok(()) };
-        let (_, tape) = self.forward(images, growth, 1)?;
-        // Behind it there is the last dense layer.
-        for (id, value) in similarity.calibrated(&self.params, tape.entered(2))? {
+        let mut entered = Vec::new();
+        for i in 0..images.dim(0)? / minibatch.max(1) {
+            let (_, tape) =
+                self.forward(&images.narrow(0, i * minibatch, minibatch)?, growth, 1)?;
+            entered.push(tape.entered(2).clone()); // behind it there is the last dense layer
+        }
+        if entered.is_empty() {
+            bail!("{} images do not fill a minibatch of {minibatch}", images.dim(0)?);
+        }
+        let entered = Tensor::cat(&entered, 0)?;
+        for (id, value) in similarity.calibrated(&self.params, &entered)? {
             self.params.set(id, value)?;
         }
         Ok(())

@@ -143,13 +143,14 @@ fn minibatch_discrimination_begins_with_what_suits_the_images() -> Result<()> {
     let (_, mut d) = networks(&config);
     let images = (noise("images", &[12, 4, 4, config.channels])? * 20.0)?;
     let before = d.forward(&images, Growth::full(2), 1)?.0;
-    d.calibrate(&images, Growth::full(2)).unwrap();
+    d.calibrate(&images, Growth::full(2), 12).unwrap();
     let after = d.forward(&images, Growth::full(2), 1)?.0;
     assert!(worst(&before, &after)? > 1e-6);
-    // A second time there is nothing to do.
-    d.calibrate(&images, Growth::full(2)).unwrap();
+    // A second time there is nothing to do, and minibatches matter to minibatch stddev alone.
+    d.calibrate(&images, Growth::full(2), 6).unwrap();
     assert!(worst(&after, &d.forward(&images, Growth::full(2), 1)?.0)? < 1e-9);
-    assert!(d.calibrate(&images.zeros_like()?, Growth::full(2)).is_err());
+    assert!(d.calibrate(&images.zeros_like()?, Growth::full(2), 12).is_err());
+    assert!(d.calibrate(&images, Growth::full(2), 13).is_err());
     Ok(())
 }
 
