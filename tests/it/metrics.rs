@@ -16,9 +16,9 @@ fn images(folder: &Path, count: usize, side: u32, bright: u8) {
     for n in 0..count {
         let image = RgbImage::from_fn(side, side, |x, y| {
             let (x, y, n) = (f64::from(x), f64::from(y), n as f64);
-            let wave = ((x * (0.2 + 0.05 * n)).sin() + (y * (0.5 - 0.02 * n)).cos()) * 50.0;
+            let wave = ((x * (0.2 + 0.05 * n)).sin() + (y * (0.5 - 0.02 * n)).cos()) * 30.0;
             let noise = ((x * 12.9898 + y * 78.233 + n).sin() * 43758.5453).fract() * 20.0;
-            let value = |c: f64| (110.0 + wave + noise + c) as u8 + bright;
+            let value = |c: f64| (90.0 + wave + noise + c) as u8 + bright;
             Rgb([value(0.0), value(n), value(-n)])
         });
         image.save(folder.join(format!("{n:03}.png"))).unwrap();
