@@ -157,7 +157,7 @@ const TOWARD_G: &str = "latents of the generator's step";
 /// As [`step`].
 pub fn calibrate(config: &Config, state: &mut State, stage: Stage, pixels: &[u8]) -> Result<()> {
     let images = real_images(config, stage, pixels, 0, &state.d.params().device())?;
-    Ok(state.d.calibrate(&images, stage.growth)?)
+    Ok(state.d.calibrate(&images, stage.growth, stage.minibatch)?)
 }
 
 /// Stored images as the discriminator sees them, `[N, R, R, C]`.
