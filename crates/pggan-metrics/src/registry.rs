@@ -323,7 +323,7 @@ mod tests {
             ("fd10k", "fd-mobilenetv2"),
             ("fd-resnet", "resnet"),
             ("swd-clean", "no network"),
-            ("swdk", "swd10k"),
+            ("swdk", "swd, msssim"),
             ("fid50k3", "fid10k"),
             ("pr50k0", "pr10k3"),
             ("swd0", "swd10k"),

@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
-/// How long a thread looks for work in vain before it goes to sleep after all: longer than any gap
-/// between two operations, shorter than anyone would notice.
-const PATIENCE: Duration = Duration::from_millis(2);
+/// How often a thread looks for work in vain before it goes to sleep after all: about a millisecond,
+/// longer than any gap between two operations, shorter than anyone would notice.
+const PATIENCE: u32 = 20_000;
 
 /// While this lives, idle threads of rayon's pool look for work instead of sleeping.
 ///
@@ -42,13 +41,12 @@ impl Drop for Awake {
 }
 
 fn look_for_work(wanted: &AtomicBool) {
-    let mut idle_since = Instant::now();
-    while wanted.load(Ordering::Relaxed) {
+    let mut in_vain = 0;
+    while wanted.load(Ordering::Relaxed) && in_vain < PATIENCE {
         if rayon::yield_now() == Some(rayon::Yield::Executed) {
-            idle_since = Instant::now();
-        } else if idle_since.elapsed() > PATIENCE {
-            break;
+            in_vain = 0;
         } else {
+            in_vain += 1;
             std::hint::spin_loop();
         }
     }
@@ -71,7 +69,7 @@ mod tests {
                 let a = sum();
                 drop(first);
                 let b = sum();
-                std::thread::sleep(2 * PATIENCE);
+                std::thread::sleep(std::time::Duration::from_millis(20)); // they sleep as well
                 let c = sum();
                 drop(second);
                 [a, b, c, sum()]
