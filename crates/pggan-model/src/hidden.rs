@@ -79,6 +79,9 @@ impl Hidden {
         x: &Tensor,
         moments: Moments,
     ) -> Result<HiddenOutput> {
+        if self.norm.is_none() {
+            return Ok(HiddenOutput { out: self.layer.forward(params, x)?, normed: None });
+        }
         self.finish(params, self.layer.linear(params, x)?, moments)
     }
 

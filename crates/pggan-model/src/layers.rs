@@ -1,5 +1,5 @@
 use candle_core::{Result, Tensor, bail};
-use pggan_ops::conv::{Kernel, Resample};
+use pggan_ops::conv::{Finish, Kernel, Resample};
 use pggan_ops::{activation, gain};
 use tracing::trace_span;
 
@@ -105,7 +105,19 @@ impl Layer {
     }
 
     pub(crate) fn forward(&self, params: &Params, x: &Tensor) -> Result<Output> {
-        self.activate(params, self.linear(params, x)?)
+        let slope = match self.nonlinearity {
+            Nonlinearity::None => 1.0,
+            Nonlinearity::Relu(slope) => slope,
+            Nonlinearity::ReluPixelNorm { .. } => {
+                return self.activate(params, self.linear(params, x)?);
+            }
+        };
+        let (Map::Convolution { .. }, Some(bias)) = (&self.map, self.bias) else {
+            return self.activate(params, self.linear(params, x)?);
+        };
+        let _time = trace_span!("forward", layer = self.name).entered();
+        let finish = Finish::Activate { bias: params.value(bias), slope };
+        Ok(Output { y: self.kernel(params)?.forward_then(x, finish)?, factor: None })
     }
 
     /// The linear map alone, without bias.
@@ -178,11 +190,17 @@ impl Layer {
 
     /// The tangent of the layer's output, where no pixel norm is, as its input moves along `x`.
     pub(crate) fn tangent(&self, params: &Params, x: &Tensor, y: &Tensor) -> Result<Tensor> {
-        let x = self.linear(params, x)?;
-        let _time = trace_span!("activation", layer = self.name).entered();
-        match self.slope() {
-            None => Ok(x),
-            Some(slope) => activation::lrelu_grad_in_place(x, y, slope),
+        let Some(slope) = self.slope() else { return self.linear(params, x) };
+        match self.map {
+            Map::Convolution { .. } => {
+                let _time = trace_span!("forward", layer = self.name).entered();
+                self.kernel(params)?.forward_then(x, Finish::Slopes { y, slope })
+            }
+            Map::Gain(_) => {
+                let x = self.linear(params, x)?;
+                let _time = trace_span!("activation", layer = self.name).entered();
+                activation::lrelu_grad_in_place(x, y, slope)
+            }
         }
     }
 
@@ -192,6 +210,20 @@ impl Layer {
             Map::Gain(id) => gain::forward(delta, params.value(id)),
             Map::Convolution { .. } => self.kernel(params)?.input_grad(delta),
         }
+    }
+
+    /// [`Layer::input_grad`], and on through the activation of the layer `below`, which has no pixel norm and gave `y`.
+    pub(crate) fn input_grad_through(
+        &self,
+        params: &Params,
+        delta: &Tensor,
+        (below, y): (&Layer, &Tensor),
+    ) -> Result<Tensor> {
+        let (Map::Convolution { .. }, Some(slope)) = (&self.map, below.slope()) else {
+            return below.unactivate_plain(&self.input_grad(params, delta)?, y);
+        };
+        let _time = trace_span!("input grad", layer = self.name).entered();
+        self.kernel(params)?.input_grad_then(delta, Finish::Slopes { y, slope })
     }
 
     pub(crate) fn bias_grad(&self, delta: &Tensor, grads: &mut Grads) -> Result<()> {

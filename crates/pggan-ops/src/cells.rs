@@ -56,9 +56,24 @@ impl Cell<'_> {
         self.rows
     }
 
+    /// Columns of the whole matrix.
+    pub(crate) fn stride(&self) -> usize {
+        self.stride
+    }
+
+    /// Whether the cell spans the whole width of its matrix.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.columns == self.stride
+    }
+
+    /// The same cell, for a while.
+    pub(crate) fn reborrow(&mut self) -> Cell<'_> {
+        Cell { owner: PhantomData, ..*self }
+    }
+
     /// All of a cell that spans the whole width of its matrix.
     pub(crate) fn whole(&mut self) -> &mut [f32] {
-        assert!(self.columns == self.stride, "a cell of whole rows");
+        assert!(self.is_whole(), "a cell of whole rows");
         // SAFETY: without gaps between its rows the cell is one initialised stretch that nobody
         // else covers.
         unsafe { std::slice::from_raw_parts_mut(self.start, self.rows * self.columns) }
@@ -87,7 +102,7 @@ impl Matrix {
             bounds,
             width,
             |block, range, cell| {
-                let (rows, columns) = if cell.columns == cell.stride {
+                let (rows, columns) = if cell.is_whole() {
                     (1, cell.rows * cell.columns)
                 } else {
                     (cell.rows, cell.columns)

@@ -235,14 +235,22 @@ impl Discriminator {
         };
         let mut dy = dy.reshape(last.dims())?;
         let mut older_image_grad = None;
-        for (i, step) in steps.into_iter().enumerate().take(tape.values.len() - 1).rev() {
+        let mut through = false; // whether `dy` has come through the activation of the layer it meets
+        for (i, step) in steps.iter().enumerate().take(tape.values.len() - 1).rev() {
             // Taking the outputs off the tape frees each as soon as it has served.
             let y = tape.values.pop().expect("one value more than steps");
             let x = &tape.values[i];
             dy = match step {
                 Step::Layer(layer) => {
-                    let delta = layer.unactivate_plain(&dy, &y)?;
-                    drop((dy, y)); // images are large: none is kept longer than it serves
+                    // Images are large: none is kept longer than it serves.
+                    let delta = if std::mem::take(&mut through) {
+                        dy
+                    } else {
+                        let delta = layer.unactivate_plain(&dy, &y)?;
+                        drop(dy);
+                        delta
+                    };
+                    drop(y);
                     if let Some(grads) = want.grads.as_deref_mut() {
                         layer.bias_grad(&delta, grads)?;
                         layer.weight_grad(p, x, &delta, grads)?;
@@ -250,7 +258,12 @@ impl Discriminator {
                     if i == 0 && !want.image {
                         return Ok(None);
                     }
-                    let dx = layer.input_grad(p, &delta)?;
+                    let dx = if let Some(Step::Layer(below)) = steps[..i].last() {
+                        through = true;
+                        layer.input_grad_through(p, &delta, (below, x))?
+                    } else {
+                        layer.input_grad(p, &delta)?
+                    };
                     if let Some(deltas) = want.deltas.as_deref_mut() {
                         deltas.values[i] = Some(delta);
                     }
@@ -259,7 +272,7 @@ impl Discriminator {
                 Step::Halve => mean2x2_grad(&dy)?,
                 Step::FadeIn(from_rgb, alpha) => {
                     let (small, old) = tape.older.as_ref().expect("kept while fading");
-                    let delta = from_rgb.unactivate_plain(&scale(&dy, 1.0 - alpha)?, old)?;
+                    let delta = from_rgb.unactivate_plain(&scale(&dy, 1.0 - *alpha)?, old)?;
                     if let Some(grads) = want.grads.as_deref_mut() {
                         from_rgb.bias_grad(&delta, grads)?;
                         from_rgb.weight_grad(p, small, &delta, grads)?;
@@ -270,9 +283,9 @@ impl Discriminator {
                     if let Some(deltas) = want.deltas.as_deref_mut() {
                         deltas.older = Some(delta);
                     }
-                    scale(&dy, alpha)?
+                    scale(&dy, *alpha)?
                 }
-                Step::Noise(factors) => scale_maps(&dy, &factors)?,
+                Step::Noise(factors) => scale_maps(&dy, factors)?,
                 Step::Bend(bend) => {
                     let mut dx = bend.backward(p, x, &dy, want.grads.as_deref_mut())?;
                     if let Some(curvature) = want.bends.get_mut(i).and_then(Option::take) {

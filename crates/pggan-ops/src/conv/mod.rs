@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{Result, Tensor, bail};
 
-use crate::slices;
+use crate::{activation, slices};
 
 /// What happens to the resolution around a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +21,66 @@ pub enum Resample {
     Up,
     /// The 3x3 convolution, then the mean over 2x2 pixels.
     Down,
+}
+
+/// What is done to a convolution's output before it leaves the cache: a pass over memory of its own would take longer
+/// than the arithmetic.
+#[derive(Clone, Copy, Debug)]
+pub enum Finish<'a> {
+    /// Nothing.
+    Nothing,
+    /// [`activation::bias_lrelu`] with `bias` `[C]`; a slope of 1 leaves the bias alone.
+    Activate {
+        /// `[C]`.
+        bias: &'a Tensor,
+        /// Leaky ReLU's below zero.
+        slope: f64,
+    },
+    /// [`activation::lrelu_grad`] where leaky ReLU gave `y`.
+    Slopes {
+        /// Of the shape of the convolution's output.
+        y: &'a Tensor,
+        /// Leaky ReLU's below zero.
+        slope: f64,
+    },
+}
+
+impl Finish<'_> {
+    /// Calls `f` with the same on slices.
+    fn read<R>(self, f: impl FnOnce(cpu::Finish<'_>) -> R) -> Result<R> {
+        match self {
+            Self::Nothing => Ok(f(cpu::Finish::Nothing)),
+            Self::Activate { bias, slope } => {
+                slices::read(bias, |bias| f(cpu::Finish::Activate { bias, slope: slope as f32 }))
+            }
+            Self::Slopes { y, slope } => {
+                slices::read(y, |y| f(cpu::Finish::Slopes { y, slope: slope as f32 }))
+            }
+        }
+    }
+
+    /// What `x` becomes, as a pass of its own.
+    fn apply(self, x: Tensor) -> Result<Tensor> {
+        match self {
+            Self::Nothing => Ok(x),
+            Self::Activate { bias, slope } => activation::bias_lrelu(x, bias, slope),
+            Self::Slopes { y, slope } => activation::lrelu_grad_in_place(x, y, slope),
+        }
+    }
+
+    /// # Errors
+    /// If it does not belong to an output of this shape.
+    fn check(self, output: [usize; 4]) -> Result<()> {
+        match self {
+            Self::Activate { bias, .. } if bias.dims() != [output[3]] => {
+                bail!("biases {:?} for an output {output:?}", bias.dims())
+            }
+            Self::Slopes { y, .. } if y.dims() != output => {
+                bail!("an activation {:?} for an output {output:?}", y.dims())
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// The weights of one convolution, ready to be applied in every direction.
@@ -66,23 +126,36 @@ impl Kernel {
     /// # Errors
     /// If the channels of `x` are not those of the weights, or H or W is odd where they are to be halved.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.forward_then(x, Finish::Nothing)
+    }
+
+    /// [`Kernel::forward`] and what follows it.
+    ///
+    /// # Errors
+    /// As [`Kernel::forward`]; and if `finish` is of another shape.
+    pub fn forward_then(&self, x: &Tensor, finish: Finish<'_>) -> Result<Tensor> {
         let (n, h, w, c) = x.dims4()?;
         self.check(c, self.in_channels, h, w)?;
+        let (ho, wo) = self.output_size(h, w);
+        let shape = [n, ho, wo, self.out_channels];
+        finish.check(shape)?;
         if !slices::is_fast(x) {
-            return generic::forward(x, &self.scaled()?, self.resample);
+            return finish.apply(generic::forward(x, &self.scaled()?, self.resample)?);
         }
         let (spec, pixels) = (self.spec(), n * h * w);
         let y = if cpu::reads_stored(spec, pixels) {
             let scale = self.scale as f32;
             slices::read(&self.weight, |weight| {
-                slices::read(x, |x| cpu::forward_stored(weight, x, spec, scale))
-            })??
+                slices::read(x, |x| {
+                    finish
+                        .read(|finish| cpu::forward_stored(weight, x, pixels, spec, scale, finish))
+                })
+            })???
         } else {
             let packed = self.packed(cpu::worth_keeping(pixels))?;
-            slices::read(x, |x| packed.forward(x, n, h, w))?
+            slices::read(x, |x| finish.read(|finish| packed.forward(x, n, h, w, finish)))??
         };
-        let (h, w) = self.output_size(h, w);
-        slices::tensor(y, &[n, h, w, self.out_channels])
+        slices::tensor(y, &shape)
     }
 
     /// The gradient with respect to the input, from the one with respect to the output.
@@ -93,17 +166,29 @@ impl Kernel {
     /// # Errors
     /// If the shape of `dy` cannot have come out of [`Kernel::forward`].
     pub fn input_grad(&self, dy: &Tensor) -> Result<Tensor> {
+        self.input_grad_then(dy, Finish::Nothing)
+    }
+
+    /// [`Kernel::input_grad`] and what follows it on the way back.
+    ///
+    /// # Errors
+    /// As [`Kernel::input_grad`]; and if `finish` is of another shape.
+    pub fn input_grad_then(&self, dy: &Tensor, finish: Finish<'_>) -> Result<Tensor> {
         let (n, h, w, c) = dy.dims4()?;
         let (h, w) = self.input_size(h, w)?;
         self.check(c, self.out_channels, h, w)?;
+        let shape = [n, h, w, self.in_channels];
+        finish.check(shape)?;
         if !slices::is_fast(dy) {
-            return generic::input_grad(dy, &self.scaled()?, self.resample);
+            return finish.apply(generic::input_grad(dy, &self.scaled()?, self.resample)?);
         }
         let (spec, scale) = (self.spec(), self.scale as f32);
         let dx = slices::read(&self.weight, |weight| {
-            slices::read(dy, |dy| cpu::input_grad(weight, dy, n, h, w, spec, scale))
-        })??;
-        slices::tensor(dx, &[n, h, w, self.in_channels])
+            slices::read(dy, |dy| {
+                finish.read(|finish| cpu::input_grad(weight, dy, n, h, w, spec, scale, finish))
+            })
+        })???;
+        slices::tensor(dx, &shape)
     }
 
     /// The gradient with respect to the stored weights (so it carries the factor `scale` as well).

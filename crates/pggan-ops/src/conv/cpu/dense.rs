@@ -6,6 +6,7 @@ use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::filters::Filters;
+use super::finish::Finish;
 use super::scratch::Scratch;
 use super::simd::{self, Panel, Target, Widths};
 use crate::cells::{self, Cell, Matrix};
@@ -19,14 +20,16 @@ const DEPTH: usize = 512;
 const TASKS: usize = 16;
 
 /// `[pixels, inputs]` to `[pixels, outputs]`.
-pub(super) fn forward(filters: &Filters, x: &[f32]) -> Vec<f32> {
+pub(super) fn forward(filters: &Filters, x: &[f32], finish: Finish<'_>) -> Vec<f32> {
     let pixels = x.len() / filters.inputs;
     let bounds: Vec<usize> = (0..pixels).step_by(PIXELS).chain([pixels]).collect();
     let width = if bounds.len() > TASKS { filters.outputs } else { 64 };
     let mut y = Matrix::new(pixels, filters.outputs);
-    y.append(&bounds, width.next_multiple_of(filters.widths.panel), |block, columns, cell| {
+    y.append(&bounds, width.next_multiple_of(filters.widths.panel), |block, columns, mut cell| {
         let x = &x[bounds[block] * filters.inputs..bounds[block + 1] * filters.inputs];
-        Arch::new().dispatch(Forward { filters, x, columns, cell });
+        let (out, range) = (cell.reborrow(), columns.clone());
+        Arch::new().dispatch(Forward { filters, x, columns: range, cell: out });
+        finish.cell(bounds[block], columns, cell);
     });
     y.into_vec()
 }
@@ -78,6 +81,7 @@ pub(super) fn forward_few(
     inputs: usize,
     outputs: usize,
     scale: f32,
+    finish: Finish<'_>,
 ) -> Vec<f32> {
     let pixels = x.len() / inputs;
     let widths = Widths::of_this_processor();
@@ -92,9 +96,11 @@ pub(super) fn forward_few(
         },
     );
     let mut y = Matrix::new(pixels, outputs);
-    y.append(&[0, pixels], OUTPUTS, |_, columns, cell| {
+    y.append(&[0, pixels], OUTPUTS, |_, columns, mut cell| {
         let weight = &weight[columns.start * inputs..columns.end * inputs];
-        Arch::new().dispatch(Few { weight, inputs, turned: (&turned, panel), scale, cell });
+        let (turned, out) = ((&*turned, panel), cell.reborrow());
+        Arch::new().dispatch(Few { weight, inputs, turned, scale, cell: out });
+        finish.cell(0, columns, cell);
     });
     y.into_vec()
 }
@@ -143,22 +149,24 @@ pub(super) fn input_grad(
     inputs: usize,
     outputs: usize,
     scale: f32,
+    finish: Finish<'_>,
 ) -> Vec<f32> {
     let pixels = dy.len() / outputs;
     let bounds: Vec<usize> = (0..pixels).step_by(PIXELS).chain([pixels]).collect();
     let panel = Widths::of_this_processor().panel;
     let width = if bounds.len() > TASKS { inputs } else { 64 };
     let mut dx = Matrix::new(pixels, inputs);
-    dx.append(&bounds, width.next_multiple_of(panel), |block, columns, cell| {
+    dx.append(&bounds, width.next_multiple_of(panel), |block, columns, mut cell| {
         let dy = &dy[bounds[block] * outputs..bounds[block + 1] * outputs];
         Arch::new().dispatch(InputGrad {
             weight: (weight, inputs),
             dy,
             outputs,
             scale,
-            columns,
-            cell,
+            columns: columns.clone(),
+            cell: cell.reborrow(),
         });
+        finish.cell(bounds[block], columns, cell);
     });
     dx.into_vec()
 }

@@ -13,6 +13,7 @@ use pulp::{Arch, Simd, WithSimd};
 
 use super::super::Resample;
 use super::filters::Filters;
+use super::finish::Finish;
 use super::scratch::Scratch;
 use super::simd::{self, Panel, Target, Widths};
 use super::{Size, Spec};
@@ -217,7 +218,13 @@ impl Form {
 }
 
 /// `[n, h, w, inputs]` to `[n, h', w', outputs]`.
-pub(super) fn apply(filters: &Filters, resample: Resample, x: &[f32], size: Size) -> Vec<f32> {
+pub(super) fn apply(
+    filters: &Filters,
+    resample: Resample,
+    x: &[f32],
+    size: Size,
+    finish: Finish<'_>,
+) -> Vec<f32> {
     let form = Form::new(resample, size, filters.inputs, filters.outputs);
     let mut panels = vec![0.0; form.panels_len()];
     let (taps, columns) = (filters.taps(0, 0), filters.width(0));
@@ -234,9 +241,11 @@ pub(super) fn apply(filters: &Filters, resample: Resample, x: &[f32], size: Size
     let bounds = bands.iter().map(|(n, places)| n * per_image + places.start * rows);
     let bounds: Vec<usize> = bounds.chain([form.out.pixels()]).collect();
     let mut y = Matrix::new(form.out.pixels(), form.co);
-    y.append(&bounds, form.co, |band, _, cell| {
+    y.append(&bounds, form.co, |band, columns, mut cell| {
         let (n, places) = bands[band].clone();
-        Arch::new().dispatch(Apply { form: &form, panels: &panels, x, n, places, cell });
+        let (form, panels, out) = (&form, &*panels, cell.reborrow());
+        Arch::new().dispatch(Apply { form, panels, x, n, places, cell: out });
+        finish.cell(bounds[band], columns, cell);
     });
     y.into_vec()
 }

@@ -17,6 +17,7 @@
 mod dense;
 mod direct;
 mod filters;
+mod finish;
 mod plan;
 mod scratch;
 mod simd;
@@ -26,6 +27,7 @@ mod winograd;
 
 use super::Resample;
 use filters::Filters;
+pub(crate) use finish::Finish;
 use plan::Way;
 
 /// A convolution's channels, kernel edge (3, or 1 with `Resample::Same`) and change of resolution.
@@ -75,8 +77,15 @@ impl Packed {
     }
 
     /// `x` `[n, h, w, ci]` to `[n, h', w', co]`.
-    pub(crate) fn forward(&self, x: &[f32], n: usize, h: usize, w: usize) -> Vec<f32> {
-        apply(&self.filters, self.spec.resample, x, Size { n, h, w })
+    pub(crate) fn forward(
+        &self,
+        x: &[f32],
+        n: usize,
+        h: usize,
+        w: usize,
+        finish: Finish<'_>,
+    ) -> Vec<f32> {
+        apply(&self.filters, self.spec.resample, x, Size { n, h, w }, finish)
     }
 }
 
@@ -85,6 +94,7 @@ impl Packed {
 ///
 /// What the kernels make of them is not kept: it costs little beside the products, and would double
 /// the memory that a layer takes.
+#[expect(clippy::too_many_arguments, reason = "the operands of a product, and what follows it")]
 pub(crate) fn input_grad(
     weight: &[f32],
     dy: &[f32],
@@ -93,14 +103,16 @@ pub(crate) fn input_grad(
     w: usize,
     spec: Spec,
     scale: f32,
+    finish: Finish<'_>,
 ) -> Vec<f32> {
     let Spec { ci, co, k, resample } = spec;
     assert_eq!(weight.len(), co * ci * k * k, "weights of another size");
+    assert!(finish.fits(n * h * w, ci), "finished by another size");
     if dy.is_empty() || ci == 0 {
-        return vec![0.0; n * h * w * ci];
+        return finish.all(vec![0.0; n * h * w * ci], ci);
     }
     if k == 1 {
-        return dense::input_grad(weight, dy, ci, co, scale);
+        return dense::input_grad(weight, dy, ci, co, scale, finish);
     }
     // The adjoint of repeating a pixel four times sums four, four times their mean; that of the mean
     // repeats a quarter.
@@ -110,7 +122,7 @@ pub(crate) fn input_grad(
         Resample::Down => (Resample::Up, 0.25),
     };
     let adjoint = Filters::pack_adjoint(weight, ci, co, k * k, scale * factor);
-    apply(&adjoint, turned, dy, Size { n, h, w }.after(resample))
+    apply(&adjoint, turned, dy, Size { n, h, w }.after(resample), finish)
 }
 
 /// Whether the forward pass reads the weights as they are stored.
@@ -119,13 +131,21 @@ pub(crate) fn reads_stored(spec: Spec, pixels: usize) -> bool {
 }
 
 /// The forward pass where [`reads_stored`].
-pub(crate) fn forward_stored(weight: &[f32], x: &[f32], spec: Spec, scale: f32) -> Vec<f32> {
+pub(crate) fn forward_stored(
+    weight: &[f32],
+    x: &[f32],
+    pixels: usize,
+    spec: Spec,
+    scale: f32,
+    finish: Finish<'_>,
+) -> Vec<f32> {
     let Spec { ci, co, .. } = spec;
     assert_eq!(weight.len(), co * ci, "weights of another size");
+    assert!(finish.fits(pixels, co), "finished by another size");
     if x.is_empty() || co == 0 {
-        return Vec::new();
+        return finish.all(vec![0.0; pixels * co], co);
     }
-    dense::forward_few(weight, x, ci, co, scale)
+    dense::forward_few(weight, x, ci, co, scale, finish)
 }
 
 /// Whether packed weights are worth keeping for another forward pass on so many pixels, given the
@@ -134,17 +154,25 @@ pub(crate) fn worth_keeping(pixels: usize) -> bool {
     pixels < 1024
 }
 
-fn apply(filters: &Filters, resample: Resample, x: &[f32], size: Size) -> Vec<f32> {
+fn apply(
+    filters: &Filters,
+    resample: Resample,
+    x: &[f32],
+    size: Size,
+    finish: Finish<'_>,
+) -> Vec<f32> {
     assert_eq!(x.len(), size.pixels() * filters.inputs, "input of another size");
+    let pixels = size.after(resample).pixels();
+    assert!(finish.fits(pixels, filters.outputs), "finished by another size");
     if x.is_empty() || filters.outputs == 0 {
-        return vec![0.0; size.after(resample).pixels() * filters.outputs];
+        return finish.all(vec![0.0; pixels * filters.outputs], filters.outputs);
     }
     if filters.taps == 1 {
-        return dense::forward(filters, x);
+        return dense::forward(filters, x, finish);
     }
     match plan::way(resample, size, filters.inputs, filters.outputs) {
-        Way::Direct => direct::apply(filters, resample, x, size),
-        Way::Winograd(tile) => winograd::apply(filters, tile, resample, x, size),
+        Way::Direct => direct::apply(filters, resample, x, size, finish),
+        Way::Winograd(tile) => winograd::apply(filters, tile, resample, x, size, finish),
     }
 }
 

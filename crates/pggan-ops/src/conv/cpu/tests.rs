@@ -148,8 +148,21 @@ impl Case {
 
     /// As [`super::input_grad`] finds it.
     fn input_gradient(&self) -> Vec<f32> {
+        self.input_gradient_then(Finish::Nothing)
+    }
+
+    fn input_gradient_then(&self, finish: Finish<'_>) -> Vec<f32> {
         let Naive { spec, n, h, w } = self.naive;
-        input_grad(&self.weight, &self.dy, n, h, w, spec, self.scale)
+        input_grad(&self.weight, &self.dy, n, h, w, spec, self.scale, finish)
+    }
+
+    fn forward(&self) -> Vec<f32> {
+        self.forward_then(Finish::Nothing)
+    }
+
+    fn forward_then(&self, finish: Finish<'_>) -> Vec<f32> {
+        let Naive { n, h, w, .. } = self.naive;
+        self.packed().forward(&self.x, n, h, w, finish)
     }
 
     fn packed(&self) -> Packed {
@@ -205,7 +218,7 @@ fn every_way_agrees_with_the_definition() {
             assert!(error < limit, "{what} {n}x{h}x{w} {spec:?}: {error:.2e}");
         };
         let limit = if spec.k == 1 { 1e-5 } else { 1e-4 };
-        check("forward", &packed.forward(&case.x, n, h, w), &y, limit);
+        check("forward", &case.forward(), &y, limit);
         check("input_grad", &case.input_gradient(), &dx, limit);
         let mut found = weight_grad(&case.x, &case.dy, n, h, w, spec, scale);
         check("weight_grad", &found, &dw, limit);
@@ -213,24 +226,67 @@ fn every_way_agrees_with_the_definition() {
         let twice: Vec<f64> = dw.iter().map(|v| 2.0 * v).collect();
         check("add_weight_grad", &found, &twice, limit);
         if reads_stored(spec, n * h * w) {
-            let found = forward_stored(&case.weight, &case.x, spec, scale);
+            let found =
+                forward_stored(&case.weight, &case.x, n * h * w, spec, scale, Finish::Nothing);
             check("forward_stored", &found, &y, limit);
         }
         if spec.k == 3 {
             if spec.co <= 16 {
-                let found = direct::apply(&packed.filters, spec.resample, &case.x, size);
+                let found =
+                    direct::apply(&packed.filters, spec.resample, &case.x, size, Finish::Nothing);
                 check("direct forward", &found, &y, 1e-5);
                 let found = direct::weight_grad(spec, &case.x, &case.dy, size, scale, None);
                 check("direct weight_grad", &found.unwrap(), &dw, 1e-5);
             }
             for (tile, limit) in [(winograd::Tile::Small, 1e-5), (winograd::Tile::Large, 1e-4)] {
-                let found = winograd::apply(&packed.filters, tile, spec.resample, &case.x, size);
+                let found = winograd::apply(
+                    &packed.filters,
+                    tile,
+                    spec.resample,
+                    &case.x,
+                    size,
+                    Finish::Nothing,
+                );
                 check(&format!("{tile:?} forward"), &found, &y, limit);
                 let found = winograd::weight_grad(tile, spec, &case.x, &case.dy, size, scale, None);
                 check(&format!("{tile:?} weight_grad"), &found.unwrap(), &dw, limit);
             }
         }
     }
+}
+
+/// What follows a convolution gives the same bits in the cache as in a pass of its own.
+#[test]
+fn finishing_is_the_same_in_the_cache() {
+    let activated = |x: &[f32], bias: &[f32]| -> Vec<f32> {
+        x.iter().zip(bias.iter().cycle()).map(|(x, b)| (x + b).max((x + b) * 0.2)).collect()
+    };
+    let sloped = |x: &[f32], y: &[f32]| -> Vec<f32> {
+        x.iter().zip(y).map(|(x, y)| if *y > 0.0 { *x } else { x * 0.2 }).collect()
+    };
+    for (n, h, w, spec) in shapes() {
+        let case = Case::new(n, h, w, spec);
+        let (forward, gradient) = (case.forward(), case.input_gradient());
+        let (bias, y) = (noise(spec.co, 4), noise(forward.len(), 5));
+        let finish = Finish::Activate { bias: &bias, slope: 0.2 };
+        assert!(case.forward_then(finish) == activated(&forward, &bias), "{n}x{h}x{w} {spec:?}");
+        if reads_stored(spec, n * h * w) {
+            let stored =
+                |finish| forward_stored(&case.weight, &case.x, n * h * w, spec, case.scale, finish);
+            assert!(stored(finish) == activated(&stored(Finish::Nothing), &bias), "{spec:?}");
+        }
+        let finish = Finish::Slopes { y: &y, slope: 0.2 };
+        assert!(case.forward_then(finish) == sloped(&forward, &y), "{n}x{h}x{w} {spec:?}");
+        let x = noise(gradient.len(), 6);
+        let finish = Finish::Slopes { y: &x, slope: 0.2 };
+        let found = case.input_gradient_then(finish);
+        assert!(found == sloped(&gradient, &x), "{n}x{h}x{w} {spec:?}");
+    }
+    // A layer without inputs still has its bias.
+    let case = Case::new(2, 4, 4, Spec { ci: 0, co: 3, k: 3, resample: Resample::Up });
+    let bias = [1.0, -1.0, 0.0];
+    let found = case.forward_then(Finish::Activate { bias: &bias, slope: 0.2 });
+    assert!(found.chunks(3).all(|pixel| pixel == [1.0, -0.2, 0.0]) && found.len() == 2 * 64 * 3);
 }
 
 /// All three directions come from one trilinear form of input, weights and output gradient.
@@ -251,7 +307,7 @@ fn the_directions_are_adjoint() {
                 (h, w) = (2 * h, 2 * w);
             }
             let case = Case::new(n, h, w, Spec { ci, co, k: 3, resample });
-            let y = case.packed().forward(&case.x, n, h, w);
+            let y = case.forward();
             let dx = case.input_gradient();
             let dw = weight_grad(&case.x, &case.dy, n, h, w, case.naive.spec, case.scale);
             let (a, b, c) = (dot(&y, &case.dy), dot(&case.x, &dx), dot(&case.weight, &dw));
@@ -278,7 +334,7 @@ fn threads_change_no_bit() {
                 (Resample::Down, 2, 32, 32, 40, 140),
             ] {
                 let case = Case::new(n, h, w, Spec { ci, co, k: 3, resample });
-                results.push(case.packed().forward(&case.x, n, h, w));
+                results.push(case.forward());
                 results.push(case.input_gradient());
                 results.push(weight_grad(&case.x, &case.dy, n, h, w, case.naive.spec, case.scale));
             }
@@ -304,7 +360,7 @@ fn nothing_gives_nothing() {
             (2, 4, 4, 16, 0),
         ] {
             let case = Case::new(n, h, w, Spec { ci, co, k: 3, resample });
-            let y = case.packed().forward(&case.x, n, h, w);
+            let y = case.forward();
             assert!(y.len() == case.dy.len() && y.iter().all(|v| *v == 0.0));
             let dx = case.input_gradient();
             assert!(dx.len() == case.x.len() && dx.iter().all(|v| *v == 0.0));

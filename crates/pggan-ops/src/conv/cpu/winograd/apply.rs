@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use super::super::super::Resample;
 use super::super::Size;
 use super::super::filters::Filters;
+use super::super::finish::Finish;
 use super::super::scratch::Scratch;
 use super::super::simd::{self, Panel, Target};
 use super::tiling::{Form, Pair, Tile, Tiling};
@@ -41,6 +42,7 @@ pub(in super::super) fn apply(
     resample: Resample,
     x: &[f32],
     size: Size,
+    finish: Finish<'_>,
 ) -> Vec<f32> {
     let tiling = Tiling::new(Form::new(tile, resample), size);
     let zeros = vec![0.0; filters.inputs];
@@ -78,7 +80,7 @@ pub(in super::super) fn apply(
         let bounds: Vec<usize> =
             starts().chain([last]).map(|row| tiling.first_pixel(row)).collect();
         let points = (!fused).then(|| job.points(&blocks));
-        y.append(&bounds, width, |group, columns, cell| {
+        y.append(&bounds, width, |group, columns, mut cell| {
             let before =
                 blocks[..group].iter().map(Vec::len).sum::<usize>() * job.points_len(BLOCK);
             Arch::new().dispatch(Task {
@@ -86,9 +88,10 @@ pub(in super::super) fn apply(
                 blocks: &blocks[group],
                 points: points.as_deref().map(|points| &points[before..]),
                 origin: bounds[group],
-                columns,
-                cell,
+                columns: columns.clone(),
+                cell: cell.reborrow(),
             });
+            finish.cell(bounds[group], columns, cell);
         });
     }
     y.into_vec()
