@@ -1,9 +1,9 @@
 use std::f64::consts::SQRT_2;
 
 use candle_core::{DType, Device, Tensor, bail};
-use pggan_ops::activation::pixel_norm;
 use pggan_ops::conv::Resample;
 use pggan_ops::mix::{add, lerp, scale, turn};
+use pggan_ops::pixel_norm::pixel_norm;
 use pggan_ops::resample::{up2, up2_grad};
 
 use crate::error::{Error, Result};

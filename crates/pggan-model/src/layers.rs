@@ -1,6 +1,6 @@
 use candle_core::{Result, Tensor, bail};
 use pggan_ops::conv::{Finish, Kernel, Resample};
-use pggan_ops::{activation, gain};
+use pggan_ops::{activation, gain, pixel_norm};
 use tracing::trace_span;
 
 use crate::params::{Builder, Grads, ParamId, Params};
@@ -145,7 +145,7 @@ impl Layer {
                 Ok(Output { y: activation::bias_lrelu(x, bias, slope)?, factor: None })
             }
             Nonlinearity::ReluPixelNorm { slope, epsilon } => {
-                let (y, factor) = activation::bias_lrelu_pixel_norm(x, bias, slope, epsilon)?;
+                let (y, factor) = pixel_norm::bias_lrelu_pixel_norm(x, bias, slope, epsilon)?;
                 Ok(Output { y, factor: Some(factor) })
             }
         }
@@ -179,7 +179,7 @@ impl Layer {
             return self.unactivate_plain(dy, &out.y);
         };
         let _time = trace_span!("activation", layer = self.name).entered();
-        activation::lrelu_pixel_norm_grad(dy, &out.y, factor, slope)
+        pixel_norm::lrelu_pixel_norm_grad(dy, &out.y, factor, slope)
     }
 
     /// [`Layer::unactivate`] where no pixel norm is.

@@ -271,6 +271,23 @@ impl Grads {
         self.values.iter().map(Option::as_ref)
     }
 
+    /// Adds those of another loss.
+    ///
+    /// # Errors
+    /// If they are of another network.
+    pub fn merge(&mut self, others: Self) -> Result<()> {
+        if others.values.len() != self.values.len() {
+            bail!("gradients of {} and {} parameters", self.values.len(), others.values.len());
+        }
+        for (position, gradient) in others.values.into_iter().enumerate() {
+            if let Some(gradient) = gradient {
+                self.add(ParamId(position), gradient)?;
+            }
+        }
+        self.observed.extend(others.observed);
+        Ok(())
+    }
+
     /// Takes what there is of a parameter's gradient so far, and puts back what `add` makes of it.
     pub(crate) fn accumulate(
         &mut self,

@@ -1,7 +1,7 @@
-//! Bias, leaky ReLU and pixel norm in one pass over memory each way.
+//! Bias and leaky ReLU in one pass over memory each way.
 //!
-//! `slope` is leaky ReLU's below zero: [`SLOPE`], or 0, which makes it ReLU. The gradients need only what the forward pass returned: pixel norm divides by a positive number and leaky
-//! ReLU keeps signs, so the sign of the output is the sign of what went into the activation.
+//! `slope` is leaky ReLU's below zero: [`SLOPE`], or 0, which makes it ReLU. The gradients need only what the forward pass
+//! returned: leaky ReLU keeps signs, so the sign of the output is the sign of what went into it.
 
 use candle_core::{D, Result, Tensor};
 use rayon::prelude::*;
@@ -42,59 +42,6 @@ pub fn bias_lrelu(x: Tensor, bias: &Tensor, slope: f64) -> Result<Tensor> {
             *x = a.max(a * slope);
         }
     })
-}
-
-/// `pixel_norm(lrelu(x + bias))`, and the factor by which each pixel was multiplied.
-///
-/// Pixel norm (paper §4.2) divides each pixel's vector of channels by its root mean square:
-/// `b = a / sqrt(mean_c(a²) + ε)`.
-///
-/// # Shapes
-/// `x`: `[.., C]`, `bias`: `[C]`; returns `[.., C]` and `[.., 1]`.
-pub fn bias_lrelu_pixel_norm(
-    x: Tensor,
-    bias: &Tensor,
-    slope: f64,
-    epsilon: f64,
-) -> Result<(Tensor, Tensor)> {
-    let mut shape = x.dims().to_vec();
-    let c = shape.pop().unwrap_or(1);
-    shape.push(1);
-    if !slices::is_fast(&x) {
-        let a = lrelu(&x.broadcast_add(bias)?, slope)?;
-        let factor = norm_factor(&a, epsilon)?;
-        return Ok((a.broadcast_mul(&factor)?, factor));
-    }
-    let mut factors = vec![0f32; x.elem_count() / c];
-    let (rows, slope) = (rows_per_task(c), slope as f32);
-    let x = slices::owned(x)?;
-    slices::read(bias, |bias| {
-        slices::write(&x, |x| {
-            x.par_chunks_mut(rows * c).zip(factors.par_chunks_mut(rows)).for_each(
-                |(x, factors)| {
-                    for (row, factor) in x.chunks_exact_mut(c).zip(factors) {
-                        for (x, b) in row.iter_mut().zip(bias) {
-                            let a = *x + b;
-                            *x = a.max(a * slope);
-                        }
-                        *factor = 1.0 / (dot(row, row) / c as f32 + epsilon as f32).sqrt();
-                        for x in row.iter_mut() {
-                            *x *= *factor;
-                        }
-                    }
-                },
-            );
-        })
-    })??;
-    Ok((x, slices::tensor(factors, &shape)?))
-}
-
-/// `x / sqrt(mean_c(x²) + ε)`, as applied to latent vectors (paper, Appendix A.1).
-///
-/// # Shapes
-/// `[.., C]` to `[.., C]`.
-pub fn pixel_norm(x: &Tensor, epsilon: f64) -> Result<Tensor> {
-    x.broadcast_mul(&norm_factor(x, epsilon)?)
 }
 
 /// The gradient of [`bias_lrelu`] with respect to `x`, and its tangent: `dy` times the slope at each element.
@@ -141,44 +88,6 @@ pub fn lrelu_grad_in_place(dy: Tensor, y: &Tensor, slope: f64) -> Result<Tensor>
     Ok(dy)
 }
 
-/// The gradient of [`bias_lrelu_pixel_norm`] with respect to `x`.
-///
-/// With `y = r a` and `r = (mean_c(a²) + ε)^-½`: `da = r (dy − y mean_c(dy y))`.
-///
-/// # Shapes
-/// `dy` and the output `y`: `[.., C]`, `factor`: `[.., 1]`; returns `[.., C]`.
-pub fn lrelu_pixel_norm_grad(
-    dy: &Tensor,
-    y: &Tensor,
-    factor: &Tensor,
-    slope: f64,
-) -> Result<Tensor> {
-    if !slices::is_fast(dy) {
-        let along = (dy * y)?.mean_keepdim(D::Minus1)?;
-        let da = (dy - y.broadcast_mul(&along)?)?.broadcast_mul(factor)?;
-        return da * slopes(y, slope)?;
-    }
-    let (c, slope) = (dy.dim(D::Minus1)?, slope as f32);
-    let dx = slices::read(dy, |dy| {
-        slices::read(y, |y| {
-            slices::read(factor, |factor| {
-                fill(dy.len() / c, c, |first, dx| {
-                    let (dy, y) = (&dy[first * c..], &y[first * c..]);
-                    let rows = dy.chunks_exact(c).zip(y.chunks_exact(c)).zip(&factor[first..]);
-                    for (dx, ((dy, y), r)) in dx.chunks_exact_mut(c).zip(rows) {
-                        let along = dot(dy, y) / c as f32;
-                        for ((dx, dy), y) in dx.iter_mut().zip(dy).zip(y) {
-                            let da = r * (dy - y * along);
-                            *dx = if *y > 0.0 { da } else { da * slope };
-                        }
-                    }
-                })
-            })
-        })
-    })???;
-    slices::tensor(dx, dy.dims())
-}
-
 /// The gradient with respect to a bias: the sum over everything but the channels.
 ///
 /// # Shapes
@@ -213,17 +122,13 @@ pub fn bias_grad(dx: &Tensor) -> Result<Tensor> {
     slices::tensor(sum, &[c])
 }
 
-fn lrelu(x: &Tensor, slope: f64) -> Result<Tensor> {
+pub(crate) fn lrelu(x: &Tensor, slope: f64) -> Result<Tensor> {
     x.maximum(&(x * slope)?)
 }
 
 /// 1 where `y` is above zero, `slope` elsewhere.
-fn slopes(y: &Tensor, slope: f64) -> Result<Tensor> {
+pub(crate) fn slopes(y: &Tensor, slope: f64) -> Result<Tensor> {
     y.gt(0.0)?.to_dtype(y.dtype())?.affine(1.0 - slope, slope)
-}
-
-fn norm_factor(x: &Tensor, epsilon: f64) -> Result<Tensor> {
-    (x.sqr()?.mean_keepdim(D::Minus1)? + epsilon)?.sqrt()?.recip()
 }
 
 fn rows_in_place(
@@ -243,32 +148,19 @@ fn rows_in_place(
     Ok(x)
 }
 
-/// The dot product, summed in 16 lanes so that it runs at the speed of memory.
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut lanes = [0f32; 16];
-    let (a, b) = (a.chunks_exact(16), b.chunks_exact(16));
-    let rest: f32 = a.remainder().iter().zip(b.remainder()).map(|(a, b)| a * b).sum();
-    for (a, b) in a.zip(b) {
-        for (lane, (a, b)) in lanes.iter_mut().zip(a.iter().zip(b)) {
-            *lane += a * b;
-        }
-    }
-    lanes.iter().sum::<f32>() + rest
-}
-
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use candle_core::{DType, Device};
 
     use super::*;
 
-    fn wave(shape: &[usize], seed: f64) -> Result<Tensor> {
+    pub(crate) fn wave(shape: &[usize], seed: f64) -> Result<Tensor> {
         let count: usize = shape.iter().product();
         Tensor::from_iter((0..count).map(|i| (i as f64 * 0.7311 + seed).sin()), &Device::Cpu)?
             .reshape(shape)
     }
 
-    fn close(a: &Tensor, b: &Tensor) -> Result<()> {
+    pub(crate) fn close(a: &Tensor, b: &Tensor) -> Result<()> {
         assert_eq!(a.dims(), b.dims());
         let largest = |t: Tensor| t.abs()?.flatten_all()?.max(0)?.to_scalar::<f64>();
         let worst = largest((a - b.to_dtype(DType::F64)?)?)? / largest(a.clone())?;
@@ -288,14 +180,6 @@ mod tests {
                 close(&y, &bias_lrelu(f(&x)?, &f(&b)?, s)?)?;
                 close(&lrelu_grad(&dy, &y, s)?, &lrelu_grad(&f(&dy)?, &f(&y)?, s)?)?;
                 close(&lrelu_grad(&dy, &y, s)?, &lrelu_grad_in_place(f(&dy)?, &f(&y)?, s)?)?;
-                let (y, r) = bias_lrelu_pixel_norm(x.copy()?, &b, s, 1e-8)?;
-                let (y32, r32) = bias_lrelu_pixel_norm(f(&x)?, &f(&b)?, s, 1e-8)?;
-                close(&y, &y32)?;
-                let dx = lrelu_pixel_norm_grad(&dy, &y, &r, s)?;
-                // Where all channels are nearly equal, the two terms of the gradient cancel.
-                if c > 1 {
-                    close(&dx, &lrelu_pixel_norm_grad(&f(&dy)?, &y32, &r32, s)?)?;
-                }
             }
             close(&bias_grad(&dy)?, &bias_grad(&f(&dy)?)?)?;
         }
@@ -309,29 +193,6 @@ mod tests {
         let bias = Tensor::ones(4, DType::F32, &Device::Cpu)?;
         add_bias(x.narrow(0, 1, 1)?, &bias)?;
         assert_eq!(x.flatten_all()?.to_vec1::<f32>()?, before);
-        Ok(())
-    }
-
-    #[test]
-    fn pixel_norm_gradient_by_finite_differences() -> Result<()> {
-        let shape = [1, 1, 2, 5];
-        let (x, b, dy) = (wave(&shape, 0.3)?, wave(&[5], 0.8)?, wave(&shape, 0.6)?);
-        let loss = |x: Tensor| -> Result<f64> {
-            let (y, _) = bias_lrelu_pixel_norm(x, &b, SLOPE, 1e-8)?;
-            (y * &dy)?.sum_all()?.to_scalar()
-        };
-        let (y, r) = bias_lrelu_pixel_norm(x.copy()?, &b, SLOPE, 1e-8)?;
-        let dx = lrelu_pixel_norm_grad(&dy, &y, &r, SLOPE)?.flatten_all()?.to_vec1::<f64>()?;
-        let values = x.flatten_all()?.to_vec1::<f64>()?;
-        for (i, expected) in dx.iter().enumerate() {
-            let shifted = |h: f64| -> Result<f64> {
-                let mut v = values.clone();
-                v[i] += h;
-                loss(Tensor::from_vec(v, &shape, &Device::Cpu)?)
-            };
-            let measured = (shifted(1e-6)? - shifted(-1e-6)?) / 2e-6;
-            assert!((measured - expected).abs() < 1e-7, "{measured} {expected}");
-        }
         Ok(())
     }
 }

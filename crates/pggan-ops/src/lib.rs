@@ -32,6 +32,7 @@ pub mod conv;
 pub mod gain;
 pub mod layer_norm;
 pub mod mix;
+pub mod pixel_norm;
 pub mod pool;
 pub mod reals;
 pub mod resample;

@@ -3,6 +3,7 @@
 use candle_core::{DType, Device, Tensor};
 use pggan_ops::activation::{self, SLOPE};
 use pggan_ops::conv::{Kernel, Resample};
+use pggan_ops::pixel_norm::pixel_norm;
 use pggan_ops::stddev::{self, Groups};
 use pggan_ops::{reals, resample};
 
@@ -18,7 +19,7 @@ impl Checks<'_> {
                 self.compare(format!("{what} in {name}"), ours, &expected, tolerance)
             };
             let x = file.images("pixelnorm/x", dtype)?;
-            compare("pixelnorm", &activation::pixel_norm(&x, 1e-8)?, "pixelnorm/y/f64")?;
+            compare("pixelnorm", &pixel_norm(&x, 1e-8)?, "pixelnorm/y/f64")?;
             for key in file.tensors.keys() {
                 let Some(n) = key.strip_prefix("mbstd/").and_then(|k| k.strip_suffix("/x")) else {
                     continue;
