@@ -2,6 +2,11 @@
 //!
 //! It divides each pixel's vector of channels by its root mean square: `b = r a` with `r = (mean_c(a²) + ε)^-½`.
 
+#![expect(
+    clippy::inline_always,
+    reason = "vector code must end up in the function that was compiled for the vectors"
+)]
+
 use candle_core::{D, Result, Tensor};
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
