@@ -88,6 +88,7 @@ pub fn dimensions(form: Form, bytes: &[u8]) -> Result<(u32, u32), String> {
 pub struct Decoder {
     channels: usize,
     background: [u8; 3],
+    as_stored: bool,
     to_srgb: ToSrgb,
     raw: Vec<u8>,
     pixels: Vec<u8>,
@@ -97,7 +98,13 @@ impl Decoder {
     /// A decoder to `channels` (1, 3 or 4) that composites transparent images on `background` (RGB).
     pub fn new(channels: usize, background: [u8; 3]) -> Self {
         let (raw, pixels) = (Vec::new(), Vec::new());
-        Self { channels, background, to_srgb: ToSrgb::default(), raw, pixels }
+        let (as_stored, to_srgb) = (false, ToSrgb::default());
+        Self { channels, background, as_stored, to_srgb, raw, pixels }
+    }
+
+    /// Leaves images as they lie in their files: EXIF and ICC profiles are passed over, as Pillow does.
+    pub(crate) fn as_stored(self) -> Self {
+        Self { as_stored: true, ..self }
     }
 
     /// Decodes `bytes`, which are of `form`, and hands the picture to `then`.
@@ -160,7 +167,9 @@ impl Decoder {
         } else {
             None
         };
-        if let Some(profile) = profile {
+        if let Some(profile) = profile
+            && !self.as_stored
+        {
             self.to_srgb.apply(&profile, color, &mut buffer);
         }
         if direct {
@@ -169,7 +178,7 @@ impl Decoder {
             self.convert(&buffer, width, height, color)?;
             self.raw = buffer;
         }
-        if header.orientation == Orientation::NoTransforms {
+        if header.orientation == Orientation::NoTransforms || self.as_stored {
             return Ok((width, height));
         }
         let pixels = std::mem::take(&mut self.pixels);

@@ -41,6 +41,31 @@ pub enum Error {
         reason: String,
     },
 
+    /// A table of landmarks that cannot be used.
+    #[error("{}: landmarks: {reason}", path.display())]
+    Landmarks {
+        /// The table.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+
+    /// CelebA-HQ's list of images or its deltas cannot be used.
+    #[error("{}: deltas: {reason}", path.display())]
+    Deltas {
+        /// The list, an archive, or their folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+
+    /// Faces cannot be aligned like this.
+    #[error("aligned faces {reason}")]
+    Align {
+        /// What they have.
+        reason: &'static str,
+    },
+
     /// A number of channels that images do not have.
     #[error("channels {given}: pass 1 (grey), 3 (RGB) or 4 (RGB and transparency)")]
     Channels {

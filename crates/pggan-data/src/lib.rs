@@ -39,6 +39,7 @@
 pub mod decode;
 mod error;
 pub mod export;
+pub mod faces;
 pub mod flags;
 mod icc;
 pub mod inspect;
@@ -58,6 +59,7 @@ pub mod transform;
 
 pub use error::{Error, Result};
 pub use export::{ExportOptions, Format, export};
+pub use faces::{Align, CelebaHq};
 pub use labels::Labels;
 pub use loader::{Batch, BatchSpec, Loader, LoaderOptions};
 pub use merge::{Part, merge};

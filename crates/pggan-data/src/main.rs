@@ -2,6 +2,8 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is what people read")]
 
+mod recipes;
+
 use std::fmt::Write as _;
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -16,6 +18,7 @@ use pggan_data::{
     ExportOptions, Format, Outcome, Part, PrepareOptions, Progress, Report, Store, export, inspect,
     merge, prepare, statistics,
 };
+use recipes::Recipes;
 use tracing::Span;
 use tracing_indicatif::IndicatifLayer;
 use tracing_indicatif::span_ext::IndicatifSpanExt;
@@ -50,12 +53,14 @@ enum Command {
   cargo xtask prepare-dataset --source photos/ --dest datasets/photos
       as large as nearly all photos allow, at most 1024x1024
   cargo xtask prepare-dataset --source faces.zip --dest datasets/faces-64 --resolution 64
-  cargo xtask prepare-dataset --source icons/ --dest datasets/icons --background black --strict")]
+  cargo xtask prepare-dataset --source icons/ --dest datasets/icons --background black --strict
+  cargo xtask prepare-dataset --source photos/ --align landmarks.csv --dest datasets/faces-256 --resolution 256
+  cargo xtask prepare-dataset --recipe celebahq --celeba CelebA/ --deltas deltas/ --dest datasets/celebahq")]
 struct Prepare {
     /// Folder (with all folders in it), .zip or .tar of images; CIFAR (.tar.gz or unpacked), MNIST's IDX,
     /// SVHN's .mat, LMDB, Parquet or TFRecord files; or synthetic:COUNTxSIDE.
-    #[arg(long, value_name = "PATH")]
-    source: PathBuf,
+    #[arg(long, value_name = "PATH", required_unless_present = "celeba")]
+    source: Option<PathBuf>,
 
     /// Folder to make; an unfinished one is continued, a finished one left alone.
     #[arg(long, value_name = "DIR")]
@@ -101,10 +106,8 @@ struct Prepare {
     #[arg(long, value_name = "X,Y,SIDE", value_parser = parse_window)]
     crop: Option<[u32; 3]>,
 
-    /// Settings of a known data set. `celeba`: the paper's 128x128 faces from CelebA's aligned images, which are
-    /// --crop 89,121,128 --resolution 128.
-    #[arg(long, value_name = "NAME", value_parser = ["celeba"], conflicts_with_all = ["crop", "resolution"])]
-    recipe: Option<String>,
+    #[command(flatten)]
+    recipes: Recipes,
 
     /// Prepare only part I of N, in a folder of its own in DIR; `merge` joins them. For schedulers.
     #[arg(long, value_name = "I/N", value_parser = parse_part)]
@@ -211,9 +214,6 @@ struct Merge {
     dir: PathBuf,
 }
 
-/// Of CelebA's aligned images, 178x218, what the paper takes.
-const CELEBA_WINDOW: [u32; 3] = [89, 121, 128];
-
 #[derive(Clone, Copy)]
 struct Colour([u8; 3]);
 
@@ -296,7 +296,7 @@ fn main() -> ExitCode {
 
 impl Prepare {
     fn run(self) -> anyhow::Result<String> {
-        let mut options = PrepareOptions::new(self.source, self.dest);
+        let mut options = PrepareOptions::new("", self.dest);
         options.resolution = self.resolution;
         options.max_images = self.max_images;
         options.strict = self.strict;
@@ -306,10 +306,7 @@ impl Prepare {
         options.labels = self.labels;
         options.window = self.crop;
         options.part = self.shard;
-        if self.recipe.is_some() {
-            options.window = Some(CELEBA_WINDOW);
-            options.resolution = Some(CELEBA_WINDOW[2]);
-        }
+        self.recipes.apply(self.source, &mut options)?;
         options.crop = self.transform;
         options.filter = self.filter;
         options.background = self.background.0;

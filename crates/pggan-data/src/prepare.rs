@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use memmap2::Mmap;
 
-use crate::decode::Decoder;
+use crate::decode::{Decoder, Form};
+use crate::faces::{self, Align, Aligner, Faces};
 use crate::pyramid::{Pyramid, level_bytes, levels, pyramid_bytes};
 use crate::source::{LabelsFrom, MAX_FILE_BYTES, Source};
 use crate::store::manifest::{Bad, BadFiles, Crop, Filter, MAX_LISTED, Manifest, Recipe};
@@ -40,6 +41,9 @@ pub struct PrepareOptions {
     pub filter: Filter,
     /// A square of each picture that is taken before all else: its middle, x and y, and its side.
     pub window: Option<[u32; 3]>,
+    /// Faces are turned upright by landmarks; `crop`, `filter` and `window` have no say then. For RGB or grey, at up to
+    /// 1024 pixels a side.
+    pub align: Option<Align>,
     /// Only a part of the source, for [`merge`](crate::merge) to join: `dest` gets a folder for it. Every part
     /// must be prepared at the same stated resolution.
     pub part: Option<Part>,
@@ -69,6 +73,7 @@ impl PrepareOptions {
             crop: Crop::Center,
             filter: Filter::Lanczos3,
             window: None,
+            align: None,
             part: None,
             labels: LabelsFrom::Auto,
             background: [255; 3],
@@ -182,7 +187,14 @@ pub fn prepare(options: &PrepareOptions, mut progress: impl FnMut(Progress)) -> 
     if !CHANNELS.contains(&options.channels) {
         return Err(Error::Channels { given: options.channels });
     }
-    let source = Source::open(&options.source, options.labels)?;
+    let (source, faces) = match &options.align {
+        None => (Source::open(&options.source, options.labels)?, None),
+        Some(align) => {
+            check_faces(options)?;
+            let (source, faces) = Faces::open(align, &options.source, options.labels)?;
+            (source, Some(faces))
+        }
+    };
     let recipe = Recipe {
         source: source.fingerprint(),
         labels: source.labels_fingerprint(),
@@ -195,6 +207,7 @@ pub fn prepare(options: &PrepareOptions, mut progress: impl FnMut(Progress)) -> 
         max_images: options.max_images,
         shard_bytes: options.shard_bytes,
         window: options.window,
+        align: faces.as_ref().map(Faces::fingerprint),
         slice: options.part.map(|part| [part.number, part.of]),
     };
     if let Some(manifest) = existing(&options.dest, &recipe, options.force)? {
@@ -205,7 +218,9 @@ pub fn prepare(options: &PrepareOptions, mut progress: impl FnMut(Progress)) -> 
     let total = options.slice(source.entries().len()).len() as u64;
     // A part may have but one image; all of them together will have more.
     let needed = if options.part.is_some() { 1 } else { 2 };
-    let survey = Survey::take(&source, options, |done| progress(Progress::Survey { done, total }))?;
+    let survey = Survey::take(&source, options, faces.as_ref(), |done| {
+        progress(Progress::Survey { done, total });
+    })?;
     let too_few = |good: u64, bad: &[Bad]| Error::TooFewImages {
         path: options.source.clone(),
         good,
@@ -217,6 +232,7 @@ pub fn prepare(options: &PrepareOptions, mut progress: impl FnMut(Progress)) -> 
         return Err(too_few(survey.good.len() as u64, &survey.bad));
     }
     let max_level = survey.level(options)?;
+    let faces = faces.as_ref();
 
     let staging = Staging::open(&options.dest, &recipe, max_level)?;
     if let Some(manifest) = staging.finished() {
@@ -224,7 +240,7 @@ pub fn prepare(options: &PrepareOptions, mut progress: impl FnMut(Progress)) -> 
         let outcome = Outcome::Resumed { restored: manifest.images };
         return Ok(report(options, &manifest, outcome, begin));
     }
-    let build = Build { options, source: &source, survey, max_level, staging: &staging };
+    let build = Build { options, source: &source, faces, survey, max_level, staging: &staging };
     let Built { restored, kept, bad, enlarged, writers } = build.run(progress)?;
     if kept.len() < needed {
         staging.discard()?;
@@ -244,6 +260,19 @@ pub fn prepare(options: &PrepareOptions, mut progress: impl FnMut(Progress)) -> 
     let manifest = staging.finish(manifest, &names, source.labels(&kept).as_ref())?;
     let outcome = if restored == 0 { Outcome::Prepared } else { Outcome::Resumed { restored } };
     Ok(report(options, &manifest, outcome, begin))
+}
+
+/// Refuses what faces cannot become.
+fn check_faces(options: &PrepareOptions) -> Result<()> {
+    if options.channels > 3 {
+        return Err(Error::Align { reason: "are RGB or grey; pass --channels 3 or 1" });
+    }
+    if options.resolution.is_some_and(|side| side > faces::MAX_RESOLUTION) {
+        return Err(Error::Align {
+            reason: "have at most 1024 pixels a side; pass --resolution 1024",
+        });
+    }
+    Ok(())
 }
 
 /// The manifest at `dest` if it answers the request. Refuses to touch what it does not describe.
@@ -284,6 +313,7 @@ fn report(
 struct Build<'a> {
     options: &'a PrepareOptions,
     source: &'a Source,
+    faces: Option<&'a Faces>,
     survey: Survey,
     max_level: u32,
     staging: &'a Staging,
@@ -308,7 +338,7 @@ struct Slot {
 
 impl Build<'_> {
     fn run(self, mut progress: impl FnMut(Progress)) -> Result<Built> {
-        let Self { options, source, survey, max_level, staging } = self;
+        let Self { options, source, faces, survey, max_level, staging } = self;
         let channels = options.channels;
         let restored = staging.restore(channels, max_level)?;
         let next_entry = restored.last().map_or(0, |(journal, _)| journal.next_entry);
@@ -340,7 +370,7 @@ impl Build<'_> {
             })
             .collect();
 
-        let worker = || make_worker(options, source, max_level, &tops, fresh);
+        let worker = || make_worker(options, source, faces, max_level, &tops, fresh);
         let slot = Slot { outcome: Ok(()), pyramid: vec![0; pyramid_bytes(channels, max_level)] };
         let slots = vec![slot; 2 * options.threads + 2];
         let total = tops.len() + fresh.len();
@@ -390,6 +420,7 @@ impl Build<'_> {
 fn make_worker<'a>(
     options: &PrepareOptions,
     source: &'a Source,
+    faces: Option<&'a Faces>,
     max_level: u32,
     tops: &'a [&'a [u8]],
     fresh: &'a [(usize, u32)],
@@ -397,10 +428,7 @@ fn make_worker<'a>(
     let mut reader = source.reader()?;
     let mut encoded = Vec::new();
     let channels = options.channels;
-    let mut decoder = Decoder::new(channels, options.background);
-    let mut transform =
-        Transform::new(1 << max_level, options.crop, options.filter, options.background)
-            .of_window(options.window);
+    let mut squares = Squares::new(options, faces, 1 << max_level);
     let mut pyramid = Pyramid::new(channels);
     Ok(move |index: usize, slot: &mut Slot| {
         let top = &mut slot.pyramid[..level_bytes(channels, max_level)];
@@ -409,15 +437,50 @@ fn make_worker<'a>(
                 top.copy_from_slice(restored);
                 Ok(())
             }
-            None => reader
-                .read(fresh[index - tops.len()].0, MAX_FILE_BYTES, &mut encoded)
-                .and_then(|form| {
-                    decoder.decode(form, &encoded, |picture| transform.apply(picture, top))
-                })
-                .flatten(),
+            None => {
+                let (entry, _) = fresh[index - tops.len()];
+                reader
+                    .read(entry, MAX_FILE_BYTES, &mut encoded)
+                    .and_then(|form| squares.fill(entry, form, &encoded, top))
+            }
         };
         if slot.outcome.is_ok() {
             pyramid.fill(max_level, &mut slot.pyramid);
         }
     })
+}
+
+/// Bytes of images to squares.
+enum Squares<'a> {
+    Plain { decoder: Decoder, transform: Transform },
+    Faces(Aligner<'a>),
+}
+
+impl<'a> Squares<'a> {
+    fn new(options: &PrepareOptions, faces: Option<&'a Faces>, side: u32) -> Self {
+        let decoder = Decoder::new(options.channels, options.background);
+        match faces {
+            Some(faces) => Self::Faces(faces.aligner(side, decoder)),
+            None => {
+                let PrepareOptions { crop, filter, background, window, .. } = *options;
+                let transform = Transform::new(side, crop, filter, background).of_window(window);
+                Self::Plain { decoder, transform }
+            }
+        }
+    }
+
+    fn fill(
+        &mut self,
+        entry: usize,
+        form: Form,
+        bytes: &[u8],
+        top: &mut [u8],
+    ) -> Result<(), String> {
+        match self {
+            Self::Plain { decoder, transform } => {
+                decoder.decode(form, bytes, |picture| transform.apply(picture, top)).flatten()
+            }
+            Self::Faces(aligner) => aligner.apply(entry, form, bytes, top),
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! The first pass over a source: dimensions from headers, to choose or check the resolution.
 
+use crate::faces::Faces;
 use crate::source::Source;
 use crate::store::manifest::{Bad, Crop};
 use crate::transform::inside;
@@ -27,6 +28,7 @@ impl Survey {
     pub(crate) fn take(
         source: &Source,
         options: &PrepareOptions,
+        faces: Option<&Faces>,
         mut progress: impl FnMut(u64),
     ) -> Result<Self> {
         let &PrepareOptions { threads, max_images, strict, crop, window, .. } = options;
@@ -52,13 +54,15 @@ impl Survey {
         };
         let walked = parallel::ordered(threads, slice.len(), slots, worker, |index, slot| {
             let entry = slice_begin + index;
-            let reach =
-                std::mem::replace(slot, Ok((0, 0))).and_then(|(width, height)| match window {
-                    None => Ok(crop.reach(width, height)),
-                    Some(window) => {
+            let reach = std::mem::replace(slot, Ok((0, 0))).and_then(|(width, height)| {
+                match (faces, window) {
+                    (Some(faces), _) => faces.reach(entry),
+                    (None, None) => Ok(crop.reach(width, height)),
+                    (None, Some(window)) => {
                         inside(window, width, height).map(|_| crop.reach(window[2], window[2]))
                     }
-                });
+                }
+            });
             match reach {
                 Ok(reach) => survey.good.push((entry, reach)),
                 Err(reason) => survey.bad.push(Bad::found(source, entry, reason, strict)?),

@@ -74,11 +74,7 @@ impl Transform {
         } else {
             self.paste(picture.channels, to);
         }
-        match picture.channels {
-            1 => planes.copy_from_slice(&self.square),
-            3 => to_planes::<3>(&self.square, planes),
-            _ => to_planes::<4>(&self.square, planes),
-        }
+        to_planes_of(picture.channels, &self.square, planes);
         Ok(())
     }
 
@@ -181,7 +177,15 @@ impl Crop {
     }
 }
 
-/// `[…, C]` to `[C, …]`.
+/// `[…, channels]` to `[channels, …]`.
+pub(crate) fn to_planes_of(channels: usize, pixels: &[u8], planes: &mut [u8]) {
+    match channels {
+        1 => planes.copy_from_slice(pixels),
+        3 => to_planes::<3>(pixels, planes),
+        _ => to_planes::<4>(pixels, planes),
+    }
+}
+
 fn to_planes<const C: usize>(pixels: &[u8], planes: &mut [u8]) {
     let length = pixels.len() / C;
     let mut rest = planes;

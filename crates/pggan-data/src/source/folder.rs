@@ -35,6 +35,19 @@ pub(super) fn list(root: &Path) -> Result<Listing> {
     Ok(Listing { passed_over, dataset_json, ..Listing::of(entries, Box::new(Folder { paths })) })
 }
 
+/// Files of a folder by their names, which must not lead out of it.
+pub(super) fn chosen<'a>(root: &Path, names: impl Iterator<Item = &'a str>) -> Listing {
+    let (entries, paths) = names
+        .map(|name| {
+            let path = root.join(name);
+            // One that is not there has no size; reading says what is wrong.
+            let bytes = fs::metadata(&path).map_or(1, |meta| meta.len());
+            (Entry::new(printable(name), bytes), path)
+        })
+        .unzip();
+    Listing::of(entries, Box::new(Folder { paths }))
+}
+
 /// The files that lie in a folder itself, sorted; what other formats in folders are told by.
 pub(super) fn files(root: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();

@@ -138,6 +138,15 @@ impl Source {
         Ok(Self { path: path.to_owned(), listing, scheme })
     }
 
+    /// These files of a folder, in this order. What is not there is a bad file.
+    pub(crate) fn chosen<'a>(path: &Path, names: impl Iterator<Item = &'a str>) -> Result<Self> {
+        if !path.is_dir() {
+            return Err(Error::SourceMissing { path: path.to_owned() });
+        }
+        let listing = folder::chosen(path, names);
+        Ok(Self { path: path.to_owned(), listing, scheme: None })
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path

@@ -86,6 +86,9 @@ pub struct Recipe {
     /// A square of the picture that is taken before all else: its middle, x and y, and its side.
     #[serde(default)]
     pub window: Option<[u32; 3]>,
+    /// BLAKE3 over the landmarks that faces are aligned by, and CelebA-HQ's checksums.
+    #[serde(default)]
+    pub align: Option<String>,
     /// The part of the source that was taken, and of how many.
     #[serde(default)]
     pub slice: Option<[u32; 2]>,
@@ -173,6 +176,7 @@ impl Recipe {
             (self.shard_bytes != asked.shard_bytes, "another size of shards".into()),
             (self.crop != asked.crop, format!("transform {:?}, not {:?}", self.crop, asked.crop)),
             (self.window != asked.window, "another --crop".into()),
+            (self.align != asked.align, "other landmarks or deltas".into()),
             (self.slice != asked.slice, "another part of the source".into()),
             (self != asked, "another filter".into()),
         ];

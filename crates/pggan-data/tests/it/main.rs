@@ -7,6 +7,7 @@
 
 mod bad_input;
 mod export;
+mod faces;
 mod hostile;
 mod labels;
 mod loader;
