@@ -85,25 +85,28 @@ impl Table {
     }
 
     /// The points of each image of a source: by its name, else by the last part of its name.
-    pub(crate) fn of(mut self, source: &Source, path: &Path) -> Result<Vec<Option<Points>>> {
-        let mut taken = BTreeMap::new();
-        let entries = source.entries().iter();
-        entries
-            .map(|entry| {
-                if let Some(points) = self.rows.remove(&entry.name) {
-                    return Ok(Some(points));
-                }
-                let name = entry.name.rsplit('/').next().unwrap_or_default();
-                if let Some(points) = self.rows.get(name) {
-                    if let Some(other) = taken.insert(name, &entry.name) {
-                        let reason = format!("{name} may be {other} or {}", entry.name);
-                        return Err(Error::Landmarks { path: path.to_owned(), reason });
+    pub(crate) fn of(&self, source: &Source, path: &Path) -> Result<Vec<Option<Points>>> {
+        let mut taken: BTreeMap<&str, &str> = BTreeMap::new();
+        for entry in source.entries() {
+            if self.rows.contains_key(&entry.name) {
+                taken.insert(&entry.name, &entry.name);
+            }
+        }
+        let points = source.entries().iter().map(|entry| {
+            let last = entry.name.rsplit('/').next().unwrap_or_default();
+            match (self.rows.get(&entry.name), self.rows.get(last)) {
+                (Some(points), _) => Ok(Some(*points)),
+                (None, Some(points)) => match taken.insert(last, &entry.name) {
+                    None => Ok(Some(*points)),
+                    Some(other) => {
+                        let reason = format!("{last} may be {other} or {}", entry.name);
+                        Err(Error::Landmarks { path: path.to_owned(), reason })
                     }
-                    return Ok(Some(*points));
-                }
-                Ok(None)
-            })
-            .collect()
+                },
+                (None, None) => Ok(None),
+            }
+        });
+        points.collect()
     }
 }
 

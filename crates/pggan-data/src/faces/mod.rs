@@ -116,7 +116,7 @@ impl Faces {
 
     /// The resolution that an image's face reaches without being enlarged.
     pub(crate) fn reach(&self, entry: usize) -> Result<u32, String> {
-        geometry::square(self.points(entry)?).map(|(_, side)| side as u32)
+        geometry::square(self.points(entry)?).map(|(_, side)| side.round() as u32)
     }
 
     /// The worker of one thread.

@@ -211,7 +211,7 @@ fn faces_that_are_none_say_why() {
     assert!(plan([[50., 50.]; 5]).contains("fewer than 8 pixels"));
     assert!(plan(face([100., 100.], 1.9, 0.)).contains("fewer than 8 pixels"));
     assert!(plan(face([900., 100.], 40., 0.)).contains("outside of the image"));
-    assert!(plan(face([100., 100.], 200_000., 0.)).contains("much larger than the image"));
+    assert!(plan(face([100., 100.], 900_000., 0.)).contains("much larger than the image"));
 }
 
 /// The bound on memory that the module states, for the worst of faces.
