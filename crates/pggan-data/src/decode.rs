@@ -103,7 +103,7 @@ impl Decoder {
     }
 
     /// Leaves images as they lie in their files: EXIF and ICC profiles are passed over, as Pillow does.
-    pub(crate) fn as_stored(self) -> Self {
+    pub(crate) fn unturned(self) -> Self {
         Self { as_stored: true, ..self }
     }
 

@@ -432,17 +432,14 @@ fn make_worker<'a>(
     let mut pyramid = Pyramid::new(channels);
     Ok(move |index: usize, slot: &mut Slot| {
         let top = &mut slot.pyramid[..level_bytes(channels, max_level)];
-        slot.outcome = match tops.get(index) {
-            Some(restored) => {
-                top.copy_from_slice(restored);
-                Ok(())
-            }
-            None => {
-                let (entry, _) = fresh[index - tops.len()];
-                reader
-                    .read(entry, MAX_FILE_BYTES, &mut encoded)
-                    .and_then(|form| squares.fill(entry, form, &encoded, top))
-            }
+        slot.outcome = if let Some(restored) = tops.get(index) {
+            top.copy_from_slice(restored);
+            Ok(())
+        } else {
+            let (entry, _) = fresh[index - tops.len()];
+            reader
+                .read(entry, MAX_FILE_BYTES, &mut encoded)
+                .and_then(|form| squares.fill(entry, form, &encoded, top))
         };
         if slot.outcome.is_ok() {
             pyramid.fill(max_level, &mut slot.pyramid);
@@ -459,14 +456,12 @@ enum Squares<'a> {
 impl<'a> Squares<'a> {
     fn new(options: &PrepareOptions, faces: Option<&'a Faces>, side: u32) -> Self {
         let decoder = Decoder::new(options.channels, options.background);
-        match faces {
-            Some(faces) => Self::Faces(faces.aligner(side, decoder)),
-            None => {
-                let PrepareOptions { crop, filter, background, window, .. } = *options;
-                let transform = Transform::new(side, crop, filter, background).of_window(window);
-                Self::Plain { decoder, transform }
-            }
+        if let Some(faces) = faces {
+            return Self::Faces(faces.aligner(side, decoder));
         }
+        let PrepareOptions { crop, filter, background, window, .. } = *options;
+        let transform = Transform::new(side, crop, filter, background).of_window(window);
+        Self::Plain { decoder, transform }
     }
 
     fn fill(

@@ -19,15 +19,15 @@ pub(crate) struct Recipes {
     #[arg(long, value_enum, hide_possible_values = true, value_name = "celeba|celebahq", conflicts_with_all = ["crop", "resolution", "align"])]
     recipe: Option<Recipe>,
 
-    /// CelebA for --recipe celebahq: a folder with img_celeba/ and Anno/list_landmarks_celeba.txt.
+    /// CelebA for --recipe celebahq: a folder with `img_celeba/` and `Anno/list_landmarks_celeba.txt`.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["source", "transform", "filter", "channels"])]
     celeba: Option<PathBuf>,
 
-    /// The deltas of CelebA-HQ: a folder with image_list.txt and delta*.zip. Images whose MD5 is wrong are skipped.
+    /// The deltas of CelebA-HQ: a folder with `image_list.txt` and `delta*.zip`. Images whose MD5 is wrong are skipped.
     #[arg(long, value_name = "DIR", requires = "celeba")]
     deltas: Option<PathBuf>,
 
-    /// Make CelebA-HQ without its deltas: all faces are aligned as it has them (or, with --deltas, those of image_list.txt),
+    /// Make CelebA-HQ without its deltas: all faces are aligned as it has them (or, with --deltas, those of `image_list.txt`),
     /// but no detail is added.
     #[arg(long, requires = "celeba")]
     no_deltas: bool,

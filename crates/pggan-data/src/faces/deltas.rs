@@ -129,7 +129,7 @@ impl Deltas {
             for place in 0..archive.len() {
                 let entry =
                     archive.by_index_data(place).map_err(|error| wrong(error.to_string()))?;
-                let name = entry.name().map(|name| name.into_owned()).unwrap_or_default();
+                let name = entry.name().map(std::borrow::Cow::into_owned).unwrap_or_default();
                 let last = name.rsplit('/').next().unwrap_or_default();
                 let number = last.strip_prefix("delta").and_then(|n| n.strip_suffix(".dat"));
                 if let Some(number) = number.and_then(|number| number.parse().ok()) {

@@ -1,6 +1,6 @@
 //! Where a face is cut out and how large it becomes: the numbers of the paper's Appendix C, no pixels.
 //!
-//! They are computed in the precision that NumPy has for them, because a corner that falls on the other side
+//! They are computed in the precision that `NumPy` has for them, because a corner that falls on the other side
 //! of a whole number changes the image.
 
 use super::landmarks::Points;

@@ -128,7 +128,7 @@ fn points(fields: &[&str]) -> Option<Points> {
 /// Whether the way from the left to the right eye and that down to the mouth turn the wrong way round.
 fn is_mirrored([left, right, _, mouth_left, mouth_right]: &Points) -> bool {
     let across = [right[0] - left[0], right[1] - left[1]];
-    let middle = |a: &[f32; 2], b: &[f32; 2], i: usize| (a[i] + b[i]) / 2.0;
+    let middle = |a: &[f32; 2], b: &[f32; 2], i: usize| f32::midpoint(a[i], b[i]);
     let down = [0, 1].map(|i| middle(mouth_left, mouth_right, i) - middle(left, right, i));
     across[0] * down[1] - across[1] * down[0] < 0.0
 }

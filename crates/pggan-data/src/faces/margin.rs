@@ -1,8 +1,8 @@
 //! What is added around a picture whose face comes near its border: the picture mirrored, blurred the more the
 //! farther out, and faded to the median colour.
 //!
-//! The sums have SciPy's order (`gaussian_filter`, in `f64`, rounded to `f32` between its two directions) and the
-//! rest NumPy's, in `f32`, so that every byte is theirs. What has no weight in the result is not computed.
+//! The sums have `SciPy`'s order (`gaussian_filter`, in `f64`, rounded to `f32` between its two directions) and the
+//! rest `NumPy`'s, in `f32`, so that every byte is theirs. What has no weight in the result is not computed.
 
 use super::geometry::Margin;
 
@@ -70,7 +70,9 @@ fn gaussian(sigma: f64) -> Vec<f64> {
 fn median(values: &[f32]) -> f32 {
     // Counted by their whole part first; then only those with the middle's are put in order.
     let mut counts = [0_usize; 257];
-    values.iter().for_each(|&value| counts[value as usize] += 1);
+    for &value in values {
+        counts[value as usize] += 1;
+    }
     let at = |rank: usize| {
         let (mut below, mut whole) = (0, 0);
         while below + counts[whole] <= rank {
@@ -173,7 +175,7 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// Where SciPy takes a value beyond the ends of a line: back and forth, the values at the ends twice.
+/// Where `SciPy` takes a value beyond the ends of a line: back and forth, the values at the ends twice.
 fn folded(at: usize, radius: usize, length: usize) -> usize {
     let period = 2 * length;
     let at = (at as i64 - radius as i64).rem_euclid(period as i64) as usize;

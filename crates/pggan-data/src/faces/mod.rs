@@ -5,7 +5,7 @@
 //! picture ─reduce, cut out, enlarge─► face ─margin─► face with a border ─quad─► 4R x 4R ─Lanczos─► R x R ─deltas─► CelebA-HQ
 //! ```
 //!
-//! Everything is to the byte what Pillow 3.1.1, NumPy and SciPy make, which CelebA-HQ's checksums ask for.
+//! Everything is to the byte what Pillow 3.1.1, `NumPy` and `SciPy` make, which CelebA-HQ's checksums ask for.
 //! Of the square at 4R only the rows of the moment exist.
 //!
 //! Memory: a face and its margin are at most 82 million pixels, 11 bytes each; those above 24 million take turns,
@@ -121,7 +121,7 @@ impl Faces {
 
     /// The worker of one thread.
     pub(crate) fn aligner(&self, resolution: u32, decoder: Decoder) -> Aligner<'_> {
-        let decoder = if self.as_stored { decoder.as_stored() } else { decoder };
+        let decoder = if self.as_stored { decoder.unturned() } else { decoder };
         Aligner { faces: self, resolution, decoder }
     }
 }

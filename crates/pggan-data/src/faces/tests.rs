@@ -1,4 +1,4 @@
-//! Against what Pillow 3.1.1, NumPy, SciPy and libjpeg 8d make of the same numbers and pictures: see
+//! Against what Pillow 3.1.1, `NumPy`, `SciPy` and libjpeg 8d make of the same numbers and pictures: see
 //! `tests/data/faces/make.py`.
 
 use std::path::PathBuf;
