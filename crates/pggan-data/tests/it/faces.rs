@@ -42,7 +42,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// From the JPEG files and the deltas to the bytes that other programs made: libjpeg 8d, Pillow 3.1.1, SciPy and
+/// From the JPEG files and the deltas to the bytes that other programs made: libjpeg 8d, Pillow 3.1.1, `SciPy` and
 /// a Fernet of others.
 #[test]
 fn celebahq_with_deltas() {
