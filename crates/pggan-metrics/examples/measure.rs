@@ -3,14 +3,19 @@
 //! ```sh
 //! cargo run --release -p pggan-metrics --example measure -- swd a.raw b.raw 128
 //! cargo run --release -p pggan-metrics --example measure -- ms-ssim a.raw 128
+//! cargo run --release -p pggan-metrics --example measure -- limits
 //! ```
-//! Prints one JSON line: value, seconds without reading the files, peak memory. `RAYON_NUM_THREADS` sets the threads.
+//! Prints one JSON line: value, seconds without reading the files, peak memory; or what this machine's matrix product and
+//! memory do at best. `RAYON_NUM_THREADS` sets the threads.
 #![allow(clippy::print_stdout, reason = "this is a program")]
 
 use std::error::Error;
 use std::time::Instant;
 
+use faer::linalg::matmul::matmul;
+use faer::{Accum, Mat, Par};
 use pggan_metrics::{ImageSet as _, ImageShape, Pixels, ms_ssim, swd};
+use rayon::prelude::*;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -31,8 +36,39 @@ fn main() -> Result<(), Box<dyn Error>> {
             let a = Pixels::new(shape(side)?, &a)?;
             report("ms-ssim", a.len(), || Ok(vec![ms_ssim::ms_ssim(&a)?]))
         }
-        _ => Err("usage: measure swd A.raw B.raw SIDE | measure ms-ssim A.raw SIDE".into()),
+        ["limits"] => {
+            limits();
+            Ok(())
+        }
+        _ => Err("usage: measure swd A.raw B.raw SIDE | ms-ssim A.raw SIDE | limits".into()),
     }
+}
+
+/// The best of some tries: a large matrix product in `f32`, and copying of what fits into no cache, where each byte is
+/// read and written.
+fn limits() {
+    const SIDE: usize = 2048;
+    const BYTES: usize = 512 << 20;
+    let best = |mut work: Box<dyn FnMut()>| {
+        let time = |_| {
+            let begin = Instant::now();
+            work();
+            begin.elapsed().as_secs_f64()
+        };
+        (0..7).map(time).fold(f64::INFINITY, f64::min)
+    };
+    let (a, b) = (Mat::<f32>::full(SIDE, SIDE, 0.5), Mat::<f32>::full(SIDE, SIDE, 0.25));
+    let mut c = Mat::<f32>::zeros(SIDE, SIDE);
+    let product = best(Box::new(move || {
+        matmul(c.as_mut(), Accum::Replace, &a, &b, 1.0, Par::rayon(0));
+    }));
+    let (from, mut to) = (vec![1u8; BYTES], vec![0u8; BYTES]);
+    let copy = best(Box::new(move || {
+        let pairs = to.par_chunks_mut(1 << 20).zip(from.par_chunks(1 << 20));
+        pairs.for_each(|(to, from)| to.copy_from_slice(from));
+    }));
+    let (gflops, gbs) = (2e-9 * (SIDE as f64).powi(3) / product, 2e-9 * BYTES as f64 / copy);
+    println!(r#"{{"sgemm_gflops": {gflops:.0}, "memory_gb_per_second": {gbs:.1}}}"#);
 }
 
 fn report(

@@ -1,6 +1,7 @@
 //! Descriptors: the 7x7 patches of a pyramid level whose distributions SWD compares (the paper's section 5).
 
 use rand::Rng as _;
+use rayon::prelude::*;
 
 use crate::random::{Purpose, stream};
 use crate::{Error, Result};
@@ -24,53 +25,47 @@ pub fn draw_centres(seed: u64, set: u8, resolution: usize, image: usize) -> Vec<
     (0..PATCHES_PER_IMAGE).map(|_| (draw(), draw())).collect()
 }
 
-/// The patches of one image at one level, not normalised.
-#[derive(Debug, Clone)]
-pub struct Patches {
-    /// `[C, dx, dy, patches]`: a column-major matrix with a patch in each row, which a matrix product takes as it is.
-    /// The original stores patches column by column, so dx comes before dy.
-    values: Vec<f32>,
-    count: usize,
-    sums: Vec<Sums>,
+/// Cuts the patches with the given centres from a level `[C, S, S]`, not normalised, to `[C, dx, dy, patches]`: a
+/// column-major matrix with a patch in each row, which a matrix product takes as it is. The original stores patches
+/// column by column, so dx comes before dy.
+pub(crate) fn cut(
+    level: &[f32],
+    resolution: usize,
+    centres: &[Centre],
+    out: &mut [f32],
+) -> Result<Vec<Sums>> {
+    let area = resolution * resolution;
+    let equal = |what, expected, found| {
+        if expected == found { Ok(()) } else { Err(Error::Mismatch { what, expected, found }) }
+    };
+    let size = AREA * centres.len();
+    equal("values of a pyramid level", out.len() / size.max(1) * area, level.len())?;
+    let fits = |at: usize| at >= HALF && at + HALF < resolution;
+    if let Some(patch) = centres.iter().position(|&(x, y)| !fits(x) || !fits(y)) {
+        let (x, y) = centres[patch];
+        return Err(Error::Position { patch, x, y, resolution });
+    }
+    let corners: Vec<usize> =
+        centres.iter().map(|(x, y)| (y - HALF) * resolution + x - HALF).collect();
+    let mut sums = Vec::with_capacity(level.len() / area);
+    for (plane, out) in level.chunks_exact(area).zip(out.chunks_exact_mut(size)) {
+        for (i, out) in out.chunks_exact_mut(corners.len()).enumerate() {
+            let (dx, dy) = (i / PATCH, i % PATCH);
+            let shifted = &plane[dy * resolution + dx..];
+            for (value, &corner) in out.iter_mut().zip(&corners) {
+                *value = shifted[corner];
+            }
+        }
+        sums.push(Sums::of(out));
+    }
+    Ok(sums)
 }
 
 /// What normalisation needs to know of a channel.
 #[derive(Debug, Clone, Copy, Default)]
-struct Sums {
+pub(crate) struct Sums {
     values: f64,
     squares: f64,
-}
-
-impl Patches {
-    /// Cuts the patches with the given centres from a level `[C, S, S]`.
-    pub fn cut(level: &[f32], resolution: usize, centres: &[Centre]) -> Result<Self> {
-        let area = resolution * resolution;
-        if level.is_empty() || !level.len().is_multiple_of(area) {
-            return Err(Error::Mismatch {
-                what: "values of a pyramid level",
-                expected: area,
-                found: level.len(),
-            });
-        }
-        let fits = |at: usize| at >= HALF && at + HALF < resolution;
-        if let Some(patch) = centres.iter().position(|&(x, y)| !fits(x) || !fits(y)) {
-            let (x, y) = centres[patch];
-            return Err(Error::Position { patch, x, y, resolution });
-        }
-        let corners: Vec<usize> =
-            centres.iter().map(|(x, y)| (y - HALF) * resolution + x - HALF).collect();
-        let mut values = Vec::with_capacity(level.len() / area * AREA * corners.len());
-        let mut sums = Vec::with_capacity(level.len() / area);
-        for plane in level.chunks_exact(area) {
-            let start = values.len();
-            for (dx, dy) in (0..AREA).map(|i| (i / PATCH, i % PATCH)) {
-                let shifted = &plane[dy * resolution + dx..];
-                values.extend(corners.iter().map(|&corner| shifted[corner]));
-            }
-            sums.push(Sums::of(&values[start..]));
-        }
-        Ok(Self { values, count: corners.len(), sums })
-    }
 }
 
 impl Sums {
@@ -91,14 +86,17 @@ impl Sums {
     }
 }
 
-/// All descriptors of a set at one level.
+/// All descriptors of a set at one level, in memory that is laid out once and serves one level after the other.
 ///
-/// Each image's patches stay in a block of their own and unnormalised: normalisation is affine,
+/// Each image's patches are a block of their own and unnormalised: normalisation is affine,
 /// so it is folded into the directions that the descriptors are projected on.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Descriptors {
-    images: Vec<Vec<f32>>,
+    /// A block for each image, as [`cut`] writes it; not all of them need be filled.
+    blocks: Vec<f32>,
+    images: usize,
     patches_per_image: usize,
+    /// By channel.
     sums: Vec<Sums>,
 }
 
@@ -110,39 +108,57 @@ pub(crate) struct Normalisation {
 }
 
 impl Descriptors {
-    /// Adds an image's patches, of the same channels and number as the first image's.
-    pub fn push(&mut self, patches: Patches) -> Result<()> {
-        if self.images.is_empty() {
-            self.patches_per_image = patches.count;
-            self.sums = vec![Sums::default(); patches.sums.len()];
-        }
-        if patches.count != self.patches_per_image {
-            let expected = self.patches_per_image;
+    /// Room for the patches of `images` images, at least one, each with `channels` channels.
+    pub fn new(images: usize, channels: usize, patches_per_image: usize) -> Self {
+        let blocks = vec![0.0; images * patches_per_image * channels * AREA];
+        Self { blocks, images: 0, patches_per_image, sums: vec![Sums::default(); channels] }
+    }
+
+    /// Forgets the images and keeps their memory.
+    pub(crate) fn clear(&mut self) {
+        self.images = 0;
+        self.sums.fill(Sums::default());
+    }
+
+    /// Adds the next image's patches: those with the given centres of its level `[C, S, S]`.
+    pub fn push(&mut self, level: &[f32], resolution: usize, centres: &[Centre]) -> Result<()> {
+        if centres.len() != self.patches_per_image {
             return Err(Error::Mismatch {
                 what: "patches of an image",
-                expected,
-                found: patches.count,
+                expected: self.patches_per_image,
+                found: centres.len(),
             });
         }
-        if patches.sums.len() != self.sums.len() {
-            let expected = self.sums.len();
-            return Err(Error::Mismatch {
-                what: "channels of an image",
-                expected,
-                found: patches.sums.len(),
-            });
-        }
-        for (total, image) in self.sums.iter_mut().zip(&patches.sums) {
+        let Some(block) = self.free().next() else {
+            return Err(Error::Count { promised: self.images, given: self.images + 1 });
+        };
+        let sums = cut(level, resolution, centres, block)?;
+        self.add(&sums);
+        Ok(())
+    }
+
+    /// The blocks of the next images, to [`cut`] to; each must then be [added](Self::add), in order.
+    pub(crate) fn free(&mut self) -> impl Iterator<Item = &mut [f32]> {
+        let block = self.block();
+        self.blocks[self.images * block..].chunks_exact_mut(block.max(1))
+    }
+
+    pub(crate) fn add(&mut self, sums: &[Sums]) {
+        for (total, image) in self.sums.iter_mut().zip(sums) {
             total.values += image.values;
             total.squares += image.squares;
         }
-        self.images.push(patches.values);
-        Ok(())
+        self.images += 1;
+    }
+
+    /// Numbers of an image.
+    fn block(&self) -> usize {
+        self.patches_per_image * self.dims()
     }
 
     /// Descriptors in the set.
     pub fn len(&self) -> usize {
-        self.images.len() * self.patches_per_image
+        self.images * self.patches_per_image
     }
 
     /// Whether there is no descriptor.
@@ -170,8 +186,9 @@ impl Descriptors {
     }
 
     /// Each image's patches, column-major `[patches, dims]`.
-    pub(crate) fn images(&self) -> &[Vec<f32>] {
-        &self.images
+    pub(crate) fn images(&self) -> impl IndexedParallelIterator<Item = &[f32]> {
+        let block = self.block();
+        self.blocks[..self.images * block].par_chunks_exact(block.max(1))
     }
 
     /// Mean and deviation by channel; the number of a channel that has no deviation if there is one.
@@ -195,7 +212,7 @@ impl Descriptors {
     pub fn normalised(&self) -> Option<Vec<f32>> {
         let normalisation = self.normalisation().ok()?;
         let mut rows = Vec::with_capacity(self.len() * self.dims());
-        for image in &self.images {
+        for image in self.blocks.chunks_exact(self.block().max(1)).take(self.images) {
             for patch in 0..self.patches_per_image {
                 let row = image[patch..].iter().step_by(self.patches_per_image).enumerate();
                 rows.extend(row.map(|(i, &value)| {
@@ -216,11 +233,12 @@ mod tests {
     fn patches_are_read_column_by_column() {
         let level: Vec<f32> = (0..2 * 16 * 16).map(|i| i as f32).collect();
         let centres = [(3, 3), (12, 5), (8, 12)];
-        let patches = Patches::cut(&level, 16, &centres).unwrap();
+        let mut patches = vec![0.0; 2 * AREA * centres.len()];
+        cut(&level, 16, &centres, &mut patches).unwrap();
         for (p, (x, y)) in centres.iter().enumerate() {
             for c in 0..2 {
                 for (dx, dy) in (0..AREA).map(|i| (i / PATCH, i % PATCH)) {
-                    let value = patches.values[((c * PATCH + dx) * PATCH + dy) * 3 + p];
+                    let value = patches[((c * PATCH + dx) * PATCH + dy) * 3 + p];
                     assert_eq!(value, level[c * 256 + (y + dy - HALF) * 16 + x + dx - HALF]);
                 }
             }
@@ -229,13 +247,13 @@ mod tests {
 
     #[test]
     fn normalised_descriptors_have_mean_0_and_deviation_1() {
-        let mut descriptors = Descriptors::default();
+        let mut descriptors = Descriptors::new(4, 3, PATCHES_PER_IMAGE);
+        descriptors.push(&[7.0; 3 * 256], 16, &draw_centres(1, 1, 16, 0)).unwrap();
+        descriptors.clear();
         for image in 0..3 {
             let level: Vec<f32> =
                 (0..3 * 256).map(|i| ((i * 31 + image * 7) % 97) as f32 + 100.0).collect();
-            descriptors
-                .push(Patches::cut(&level, 16, &draw_centres(1, 0, 16, image)).unwrap())
-                .unwrap();
+            descriptors.push(&level, 16, &draw_centres(1, 0, 16, image)).unwrap();
         }
         let rows = descriptors.normalised().unwrap();
         assert_eq!(rows.len(), 3 * PATCHES_PER_IMAGE * 147);
@@ -276,19 +294,18 @@ mod tests {
     #[test]
     fn wrong_input_is_named() {
         let level = vec![0.0; 256];
+        let mut descriptors = Descriptors::new(1, 1, 2);
+        let mut push = |level: &[f32], centres: &[Centre]| descriptors.push(level, 16, centres);
         assert!(matches!(
-            Patches::cut(&level, 16, &[(3, 3), (2, 3)]),
+            push(&level, &[(3, 3), (2, 3)]),
             Err(Error::Position { patch: 1, x: 2, .. })
         ));
-        assert!(matches!(
-            Patches::cut(&level, 16, &[(13, 3)]),
-            Err(Error::Position { patch: 0, .. })
-        ));
-        assert!(matches!(Patches::cut(&level[1..], 16, &[]), Err(Error::Mismatch { .. })));
-        let mut descriptors = Descriptors::default();
-        descriptors.push(Patches::cut(&level, 16, &[(3, 3)]).unwrap()).unwrap();
-        assert!(descriptors.push(Patches::cut(&level, 16, &[(3, 3), (4, 4)]).unwrap()).is_err());
-        assert!(descriptors.push(Patches::cut(&[0.0; 512], 16, &[(3, 3)]).unwrap()).is_err());
+        assert!(matches!(push(&level, &[(13, 3); 2]), Err(Error::Position { patch: 0, .. })));
+        assert!(matches!(push(&level[1..], &[(3, 3); 2]), Err(Error::Mismatch { .. })));
+        assert!(matches!(push(&[0.0; 512], &[(3, 3); 2]), Err(Error::Mismatch { .. })));
+        assert!(matches!(push(&level, &[(3, 3)]), Err(Error::Mismatch { .. })));
+        push(&level, &[(3, 3); 2]).unwrap();
+        assert!(matches!(push(&level, &[(3, 3); 2]), Err(Error::Count { .. })));
         assert_eq!(descriptors.normalisation().unwrap_err(), 0);
     }
 }

@@ -5,8 +5,9 @@
 //!
 //! # Memory
 //! One level of both sets takes `2 * N * 128 * 49 C * 4` bytes, 2.47 GB for 16,384 RGB images at any resolution, and
-//! projections up to 0.27 GB more. As many levels are gathered in one reading of the sets as [`Options::memory`]
-//! allows, one at least.
+//! projections 0.27 GB, or up to 1 GB where [`Options::memory`] has room: the more directions at once, the less often
+//! are descriptors read. As many levels are gathered in one reading of the sets as it allows, one at least, and the next
+//! ones in the same memory.
 
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
@@ -14,19 +15,20 @@ use rand::Rng as _;
 use rand_distr::StandardNormal;
 use rayon::prelude::*;
 
-use crate::descriptors::{Descriptors, PATCH, Patches, draw_centres};
+use crate::descriptors::{Descriptors, PATCH, PATCHES_PER_IMAGE, Sums, cut, draw_centres};
 use crate::images::for_each_batch;
 use crate::laplacian::{LaplacianPyramid, resolutions};
 use crate::random::{Purpose, stream};
 use crate::scratch::Scratch;
-use crate::wasserstein::Workspace;
+use crate::wasserstein::{Sample, Workspace};
 use crate::{Error, ImageSet, Result};
 
 /// Directions at each level: the original's 4 repeats of 128.
 pub const DIRECTIONS: usize = 512;
 
-/// Directions that are projected on before distances are taken: as many as fit into the bytes, for both sets.
-const DIRECTIONS_AT_ONCE: usize = 64;
+/// Directions that are projected on before distances are taken, at most.
+const DIRECTIONS_AT_ONCE: usize = 128;
+/// Bytes that projections of both sets may always take.
 const PROJECTION_BYTES: usize = 256 << 20;
 
 /// How to measure; the rest is the paper's.
@@ -40,7 +42,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { seed: 0, memory: 3_000_000_000 }
+        Self { seed: 0, memory: 2_000_000_000 }
     }
 }
 
@@ -86,15 +88,19 @@ pub fn sliced_wasserstein(
     let levels_at_once =
         (options.memory.saturating_sub(PROJECTION_BYTES) / level_bytes).clamp(1, resolutions.len());
 
-    let mut projections = Projections::default();
+    let spare = options.memory.saturating_sub(levels_at_once * level_bytes);
+    let mut projections = Projections::within(spare);
+    let room = || Descriptors::new(images, shape.channels(), PATCHES_PER_IMAGE);
+    let mut firsts: Vec<_> = (0..levels_at_once).map(|_| room()).collect();
+    let mut seconds: Vec<_> = (0..levels_at_once).map(|_| room()).collect();
     let mut levels = Vec::with_capacity(resolutions.len());
     for (reading, resolutions) in resolutions.chunks(levels_at_once).enumerate() {
         let from = reading * levels_at_once;
-        let firsts = describe(first, 0, from, resolutions, options.seed)?;
-        let seconds = describe(second, 1, from, resolutions, options.seed)?;
-        for ((&resolution, first), second) in resolutions.iter().zip(firsts).zip(seconds) {
+        describe(first, 0, from, resolutions, options.seed, &mut firsts)?;
+        describe(second, 1, from, resolutions, options.seed, &mut seconds)?;
+        for ((&resolution, first), second) in resolutions.iter().zip(&firsts).zip(&seconds) {
             let directions = Directions::draw(options.seed, resolution);
-            let distance = 1e3 * projections.distance(&first, &second, &directions, resolution)?;
+            let distance = 1e3 * projections.distance(first, second, &directions, resolution)?;
             levels.push(LevelScore { resolution, distance });
         }
     }
@@ -109,32 +115,44 @@ fn describe(
     from: usize,
     resolutions: &[usize],
     seed: u64,
-) -> Result<Vec<Descriptors>> {
+    levels: &mut [Descriptors],
+) -> Result<()> {
     let shape = set.shape();
     let empty = LaplacianPyramid::new(shape)?;
     let scratch = Scratch::new(|| empty.clone());
-    let mut levels = vec![Descriptors::default(); resolutions.len()];
+    levels.iter_mut().for_each(Descriptors::clear);
     for_each_batch(set, |start, batch| {
-        let describe_image = |pyramid: &mut LaplacianPyramid, image: usize, pixels: &[u8]| {
-            pyramid.build_levels(pixels, from, from + resolutions.len() - 1)?;
-            let cut = |(level, &resolution): (usize, &usize)| {
-                let centres = draw_centres(seed, number, resolution, image);
-                Patches::cut(pyramid.level(from + level), resolution, &centres)
+        let images = batch.par_chunks_exact(shape.bytes());
+        let mut blocks: Vec<Vec<&mut [f32]>> = vec![];
+        blocks.resize_with(images.len(), || Vec::with_capacity(levels.len()));
+        for level in levels.iter_mut() {
+            for (blocks, block) in blocks.iter_mut().zip(level.free()) {
+                blocks.push(block);
+            }
+        }
+        let describe_image =
+            |pyramid: &mut LaplacianPyramid, image: usize, pixels: &[u8], blocks: Vec<_>| {
+                pyramid.build_levels(pixels, from, from + resolutions.len() - 1)?;
+                let cut_level = |(level, (&resolution, block)): (usize, (&usize, _))| {
+                    let centres = draw_centres(seed, number, resolution, image);
+                    cut(pyramid.level(from + level), resolution, &centres, block)
+                };
+                resolutions.iter().zip(blocks).enumerate().map(cut_level).collect()
             };
-            resolutions.iter().enumerate().map(cut).collect::<Result<Vec<_>>>()
-        };
-        let images = batch.par_chunks_exact(shape.bytes()).enumerate();
-        let described: Vec<_> = images
-            .map(|(i, pixels)| scratch.with(|pyramid| describe_image(pyramid, start + i, pixels)))
+        let described: Vec<Vec<Vec<Sums>>> = images
+            .zip(blocks)
+            .enumerate()
+            .map(|(i, (pixels, blocks))| {
+                scratch.with(|pyramid| describe_image(pyramid, start + i, pixels, blocks))
+            })
             .collect::<Result<_>>()?;
-        for image in described {
-            for (level, patches) in levels.iter_mut().zip(image) {
-                level.push(patches)?;
+        for image in &described {
+            for (level, sums) in levels.iter_mut().zip(image) {
+                level.add(sums);
             }
         }
         Ok(())
-    })?;
-    Ok(levels)
+    })
 }
 
 /// Unit vectors in the space of RGB descriptors.
@@ -182,17 +200,22 @@ pub fn distance(
     directions: &Directions,
     resolution: usize,
 ) -> Result<f64> {
-    Projections::default().distance(first, second, directions, resolution)
+    Projections::within(0).distance(first, second, directions, resolution)
 }
 
 /// Memory for projections of both sets on some directions, used from level to level.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Projections {
+    bytes: usize,
     first: Vec<f32>,
     second: Vec<f32>,
 }
 
 impl Projections {
+    fn within(bytes: usize) -> Self {
+        Self { bytes: bytes.max(PROJECTION_BYTES), first: Vec::new(), second: Vec::new() }
+    }
+
     fn distance(
         &mut self,
         first: &Descriptors,
@@ -217,10 +240,15 @@ impl Projections {
         let to_second = Projection::new(second, directions).map_err(constant("second"))?;
 
         let count = directions.columns.len() / DIMS;
-        let fit = PROJECTION_BYTES / (2 * rows * size_of::<f32>());
-        let at_once = fit.clamp(8, DIRECTIONS_AT_ONCE).min(count);
-        self.first.resize(rows * at_once, 0.0);
-        self.second.resize(rows * at_once, 0.0);
+        let fit = self.bytes / (2 * rows * size_of::<f32>());
+        // Rounds of the same length.
+        let rounds = count.div_ceil(fit.clamp(8, DIRECTIONS_AT_ONCE));
+        let at_once = count.div_ceil(rounds);
+        for memory in [&mut self.first, &mut self.second] {
+            if memory.len() < rows * at_once {
+                *memory = vec![0.0; rows * at_once];
+            }
+        }
         let scratch = Scratch::new(Workspace::new);
         let mut distances = Vec::with_capacity(count);
         for start in (0..count).step_by(at_once) {
@@ -229,9 +257,15 @@ impl Projections {
             let b = &mut self.second[..rows * (end - start)];
             to_first.project(first, start..end, a);
             to_second.project(second, start..end, b);
+            let offsets = to_first.offsets[start..end].iter().zip(&to_second.offsets[start..end]);
             let pairs = a.par_chunks_exact(rows).zip(b.par_chunks_exact(rows));
-            distances
-                .par_extend(pairs.map(|(a, b)| scratch.with(|workspace| workspace.distance(a, b))));
+            distances.par_extend(pairs.zip(offsets.collect::<Vec<_>>()).map(
+                |((a, b), offsets)| {
+                    let a = Sample { points: a, offset: *offsets.0 };
+                    let b = Sample { points: b, offset: *offsets.1 };
+                    scratch.with(|workspace| workspace.distance(a, b))
+                },
+            ));
         }
         Ok(distances.iter().sum::<f64>() / count as f64)
     }
@@ -241,7 +275,7 @@ impl Projections {
 struct Projection {
     /// Column-major `[dims, count]`: directions divided by each channel's deviation.
     matrix: Vec<f32>,
-    /// What to add to the projections on each direction.
+    /// What is still to be added to the projections on each direction.
     offsets: Vec<f32>,
 }
 
@@ -270,7 +304,7 @@ impl Projection {
         Ok(Self { matrix, offsets })
     }
 
-    /// Writes the projections on `directions`, column-major `[descriptors, directions]`.
+    /// Writes the projections on `directions` but for the offsets, column-major `[descriptors, directions]`.
     fn project(
         &self,
         descriptors: &Descriptors,
@@ -279,18 +313,14 @@ impl Projection {
     ) {
         let (rows, dims, patches) =
             (descriptors.len(), descriptors.dims(), descriptors.patches_per_image());
-        let offsets = &self.offsets[directions.clone()];
         let matrix = &self.matrix[directions.start * dims..directions.end * dims];
         let matrix = MatRef::from_column_major_slice(matrix, dims, directions.len());
         MatMut::from_column_major_slice_mut(out, rows, directions.len())
             .par_row_chunks_mut(patches)
             .zip(descriptors.images())
-            .for_each(|(mut out, image)| {
-                for (mut column, &offset) in out.as_mut().col_iter_mut().zip(offsets) {
-                    column.fill(offset);
-                }
+            .for_each(|(out, image)| {
                 let image = MatRef::from_column_major_slice(image, patches, dims);
-                matmul(out, Accum::Add, image, matrix, 1.0, Par::Seq);
+                matmul(out, Accum::Replace, image, matrix, 1.0, Par::Seq);
             });
     }
 }

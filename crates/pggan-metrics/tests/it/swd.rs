@@ -1,6 +1,6 @@
 //! Sliced Wasserstein distance.
 
-use pggan_metrics::descriptors::{Descriptors, Patches};
+use pggan_metrics::descriptors::Descriptors;
 use pggan_metrics::laplacian::LaplacianPyramid;
 use pggan_metrics::swd::{Directions, Options, Score, distance, sliced_wasserstein};
 use pggan_metrics::{ImageShape, Pixels};
@@ -41,7 +41,8 @@ fn pyramid_is_the_original() {
 fn descriptors(tensors: &Tensors, set: &str) -> Vec<Descriptors> {
     let pixels = tensors.u8(&format!("img_{set}"));
     let mut pyramid = LaplacianPyramid::new(shape(64)).unwrap();
-    let mut levels = vec![Descriptors::default(); LEVELS.len()];
+    let images = pixels.len() / shape(64).bytes();
+    let mut levels = vec![Descriptors::new(images, 3, 4); LEVELS.len()];
     for (image, pixels) in pixels.chunks(shape(64).bytes()).enumerate() {
         pyramid.build(pixels).unwrap();
         for (((level, _), (size, values)), descriptors) in
@@ -50,7 +51,7 @@ fn descriptors(tensors: &Tensors, set: &str) -> Vec<Descriptors> {
             let positions = tensors.indices(&format!("swd/pos_{set}/{level}"));
             let centres: Vec<_> =
                 positions.chunks(2).map(|at| (at[0], at[1])).skip(image * 4).take(4).collect();
-            descriptors.push(Patches::cut(values, size, &centres).unwrap()).unwrap();
+            descriptors.push(values, size, &centres).unwrap();
         }
     }
     levels

@@ -1,5 +1,7 @@
 //! Metrics of generators and of sets of images: sets are opened, numbers measured by [`pggan_metrics`], results kept.
 
+pub mod fakes;
+pub mod kept;
 pub mod record;
 pub mod sets;
 pub mod training;
@@ -12,12 +14,14 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use candle_core::Device;
+use fakes::{FakePaths, Fakes};
+use kept::Kept;
 use pggan_metrics::evaluate::{Evaluator, Networks, Score, Set, StatisticsCache, counts};
 use pggan_metrics::network::Kind;
 use pggan_metrics::registry::{Measure, Metric};
 use pggan_metrics::{ImageSet, ImageShape};
 use record::{Record, confidence};
-use sets::{FakePaths, Fakes, Kept, StoreSet};
+use sets::StoreSet;
 
 use crate::bench::peak_mib;
 use crate::{Error, Result, checkpoint};
