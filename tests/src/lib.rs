@@ -23,6 +23,16 @@ pub fn root() -> &'static Path {
 pub fn cargo(args: &[&str]) -> Command {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(args).current_dir(root());
+    // What Cargo tells a test about its package is none of another Cargo's business: build scripts that look at it would run again, and
+    // all that depends on them would be built anew, there and back.
+    for (name, _) in env::vars_os() {
+        let told = name.to_str().is_some_and(|name| {
+            name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")
+        });
+        if told {
+            cargo.env_remove(name);
+        }
+    }
     cargo
 }
 
@@ -43,7 +53,8 @@ pub fn binary(name: &str) -> PathBuf {
 /// Builds every binary of the workspace and returns where each one lies.
 fn build() -> BTreeMap<String, PathBuf> {
     let profile = if cfg!(debug_assertions) { "dev" } else { "release" };
-    let output = cargo(&["build", "--workspace", "--bins", "--profile", profile])
+    // With the tests, so that dependencies have the features that `cargo test` built them with: all is there already.
+    let output = cargo(&["build", "--workspace", "--bins", "--tests", "--profile", profile])
         .arg("--message-format=json-render-diagnostics")
         .stderr(Stdio::inherit())
         .output()
@@ -55,6 +66,7 @@ fn build() -> BTreeMap<String, PathBuf> {
         .map(|line| {
             serde_json::from_slice::<Value>(line).expect("cargo writes one JSON value a line")
         })
+        .filter(|message| message["profile"]["test"] == false)
         .filter_map(|message| {
             let name = message["target"]["name"].as_str()?.to_owned();
             Some((name, message["executable"].as_str()?.into()))

@@ -47,6 +47,16 @@ fn cargo_run(root: &Path, package: &str, feature: Option<&str>) -> Command {
     if let Some(feature) = feature {
         cargo.args(["--features", feature]);
     }
+    // What the cargo that started us told us about this package: build scripts that look at it would run again, and what
+    // depends on them would be built anew.
+    for (name, _) in env::vars_os() {
+        let told = name.to_str().is_some_and(|name| {
+            name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")
+        });
+        if told {
+            cargo.env_remove(name);
+        }
+    }
     cargo
 }
 
