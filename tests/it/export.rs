@@ -5,6 +5,7 @@ use std::path::Path;
 
 use pggan_tests::{Outcome, Sandbox, root};
 use safetensors::SafeTensors;
+use tract_onnx::prelude::*;
 
 use crate::common::{Prepared, training_states};
 
@@ -60,6 +61,45 @@ fn every_format_is_written_and_what_it_cannot_say_is_refused() {
     assert!(line.contains("safetensors, zoo, onnx"), "{line}");
     assert!(export("nowhere", "onnx", "no").refused().contains("no such file"));
     assert!(!sandbox.path("no.safetensors").exists() && !sandbox.path("no").exists());
+}
+
+/// In a fade and with labels: what another engine makes of the exported graph is what pytorch_GAN_zoo and NVIDIA's code make
+/// of the same weights.
+#[test]
+fn another_engine_draws_the_same_images() {
+    for name in ["zoo-fading.pth", "nvidia-fused.pkl"] {
+        let sandbox = Sandbox::new();
+        imported(&sandbox, name, "network");
+        let args = ["export", "--network", "network", "--format", "onnx", "--dest", "g.onnx"];
+        sandbox.run("pggan-train", args).succeeded();
+        let fixture = root().join("tests/import").join(name).with_extension("safetensors");
+        let bytes = fs::read(fixture).unwrap();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let floats = |name: &str| -> Option<(Vec<usize>, Vec<f32>)> {
+            let view = file.tensor(name).ok()?;
+            let values = view.data().as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+            Some((view.shape().to_vec(), values))
+        };
+
+        let mut model = tract_onnx::onnx().model_for_path(sandbox.path("g.onnx")).unwrap();
+        let mut inputs = tvec!();
+        for (i, (shape, values)) in
+            ["z", "labels"].iter().filter_map(|name| floats(name)).enumerate()
+        {
+            model = model.with_input_fact(i, f32::fact(&shape).into()).unwrap();
+            let input = tract_ndarray::Array2::from_shape_vec((shape[0], shape[1]), values);
+            inputs.push(Tensor::from(input.unwrap()).into());
+        }
+        let model = model.into_optimized().unwrap().into_runnable().unwrap();
+        let images = model.run(inputs).unwrap();
+        let images = images[0].to_plain_array_view::<f32>().unwrap();
+
+        let (shape, expected) = floats("images").unwrap();
+        assert_eq!(images.shape(), shape, "{name}");
+        let largest = expected.iter().fold(0f32, |m, v| m.max(v.abs()));
+        let off = images.iter().zip(&expected).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
+        assert!(off < 1e-5 * largest, "{name}: {off:e} of {largest}");
+    }
 }
 
 /// Numbers of a file, by tensor.

@@ -11,6 +11,8 @@ use std::sync::{Arc, Mutex};
 use pggan_tests::{Outcome, Sandbox, root};
 use serde_json::{Value, json};
 
+use crate::metrics::{images, made_up, mobilenet};
+
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
 /// One repository's files, and what was asked for.
@@ -291,6 +293,35 @@ fn foreign_weights_are_imported_from_a_repository() {
     let line = Outcome::of(&mut import("some/nets")).refused();
     assert!(line.contains("several files") && line.contains("some/nets/a.pth"), "{line}");
     Outcome::of(&mut import("some/nets/b/c.pth")).succeeded();
+}
+
+#[test]
+fn weights_of_feature_networks_come_from_the_hub_once() {
+    let (hub, sandbox) = (Stub::new(), Sandbox::new());
+    images(&sandbox.path("a"), 4, 32, 0);
+    mobilenet(&sandbox.path("made-up.safetensors"), made_up);
+    hub.put(
+        "me/nets/w/made-up.safetensors",
+        fs::read(sandbox.path("made-up.safetensors")).unwrap(),
+    );
+    let measure = |more: &[&str]| {
+        let images = ["metrics", "--images", "a", "--images", "a", "--cache", "none", "--json"];
+        let metric = ["--metrics", "fd-mobilenetv2"];
+        hub.trainer(&sandbox, &[&images[..], &metric, more].concat())
+    };
+
+    let own = ["--own-weights", "mobilenetv2=me/nets/w/made-up.safetensors"];
+    let first = Outcome::of(&mut measure(&own)).succeeded();
+    assert!(first.stdout.contains("fd-mobilenetv2-own-weights"), "{first}");
+    assert!(hub.requests().join("\n").contains("/me/nets/resolve/main/w/made-up.safetensors"));
+    Outcome::of(measure(&own).env("HF_HUB_OFFLINE", "1")).succeeded();
+    assert_eq!(hub.requests(), [""; 0]);
+
+    // Published files are known by their SHA-256, wherever they come from.
+    let line = Outcome::of(&mut measure(&["--weights", "me/nets/w/made-up.safetensors"])).refused();
+    assert!(line.contains("its SHA-256 is") && line.contains("b0353104"), "{line}");
+    let line = Outcome::of(&mut measure(&["--weights", "me/nets/other.pth"])).refused();
+    assert!(line.contains("me/nets/other.pth") && line.contains(&hub.address), "{line}");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::common::default_pictures;
 
 /// Writes `count` images of `side` pixels: waves with noise, each unlike the others; `bright` is added to all.
-fn images(folder: &Path, count: usize, side: u32, bright: u8) {
+pub(crate) fn images(folder: &Path, count: usize, side: u32, bright: u8) {
     fs::create_dir_all(folder).unwrap();
     for n in 0..count {
         let image = RgbImage::from_fn(side, side, |x, y| {
@@ -132,10 +132,23 @@ fn every_snapshot_of_a_run_is_measured() {
         lines(&metrics(&sandbox, &args).succeeded())[0]["value"].clone()
     };
     assert_eq!(one("swd24"), one("swd24,msssim20"));
+
+    // A path through the latent space, the same one always.
+    mobilenet(&sandbox.path("made-up.safetensors"), made_up);
+    let own = "mobilenetv2=made-up.safetensors";
+    let network = snapshot.to_str().unwrap();
+    let args = ["--network", network, "--metrics", "ppl3-mobilenetv2", "--own-weights", own];
+    let path = |threads: &str| {
+        let more = ["--json", "--threads", threads];
+        lines(&metrics(&sandbox, &[&args[..], &more].concat()).succeeded()).remove(0)
+    };
+    let found = path("2");
+    assert!(found["images"] == 3 && found["value"].as_f64().unwrap() > 0.0, "{found}");
+    assert_eq!(found["value"], path("1")["value"]);
 }
 
 /// A file of weights of MobileNetV2: `value` of each tensor's name, shape and index.
-fn mobilenet(path: &Path, value: impl Fn(&str, &[usize], usize) -> f32) {
+pub(crate) fn mobilenet(path: &Path, value: impl Fn(&str, &[usize], usize) -> f32) {
     let json = root().join("crates/pggan-metrics/tests/features/tensors.json");
     let all: Value = serde_json::from_slice(&fs::read(json).unwrap()).unwrap();
     let tensors = all["mobilenetv2"].as_object().unwrap().iter().map(|(name, shape)| {
@@ -152,7 +165,7 @@ fn mobilenet(path: &Path, value: impl Fn(&str, &[usize], usize) -> f32) {
     fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
 }
 
-fn made_up(name: &str, shape: &[usize], i: usize) -> f32 {
+pub(crate) fn made_up(name: &str, shape: &[usize], i: usize) -> f32 {
     match name.rsplit('.').next().unwrap() {
         "running_var" => 1.0,
         "running_mean" | "bias" => 0.0,
@@ -249,7 +262,7 @@ fn what_cannot_be_measured_is_refused_in_one_line() {
         (vec!["--network", "a"], &["no network-snapshot-"]),
         (fd(&["--weights", "nan.safetensors"]), &["SHA-256", "b0353104", "--own-weights"]),
         (fd(&["--weights", "text.pth"]), &["text.pth", "torch.save"]),
-        (fd(&["--weights", "owner/model/file.pth"]), &["hf download owner/model file.pth"]),
+        (fd(&["--weights", "missing.pth"]), &["missing.pth", "OWNER/REPOSITORY/FILE"]),
         (fd(&["--own-weights", "mobilenetv2=nan.safetensors"]), &["row 0, column 0 is NaN"]),
         (fd(&["--own-weights", "mobilenetv2=zero.safetensors"]), &["the same in every image"]),
         (fd(&["--own-weights", "vgg=nan.safetensors"]), &["NETWORK=FILE", "mobilenetv2"]),

@@ -72,6 +72,67 @@ fn trimmed_mean(mut values: Vec<f64>) -> f64 {
 mod tests {
     use super::*;
 
+    /// Twice the first pixels of the red plane.
+    struct FirstPixels(usize);
+
+    impl FeatureNetwork for FirstPixels {
+        fn side(&self) -> usize {
+            16
+        }
+        fn features(&self) -> usize {
+            self.0
+        }
+        fn classes(&self) -> usize {
+            1
+        }
+        fn weights(&self) -> &'static str {
+            "none"
+        }
+        fn device(&self) -> &Device {
+            &Device::Cpu
+        }
+        fn forward(&self, images: &Tensor) -> candle_core::Result<(Tensor, Tensor)> {
+            let features = (images.flatten_from(1)?.narrow(1, 0, self.0)? * 2.0)?;
+            Ok((features.clone(), features))
+        }
+    }
+
+    /// A generator that is linear along its paths: pixel j grows by `slopes[j]` from their beginnings to their ends.
+    struct Linear<'a>(&'a [f32]);
+
+    impl Paths for Linear<'_> {
+        fn shape(&self) -> ImageShape {
+            ImageShape::new(3, 16).unwrap()
+        }
+        fn steps(&self, count: usize) -> Box<dyn Iterator<Item = Result<Ends, SourceError>> + '_> {
+            let image = |t: f64| {
+                let mut image = vec![0.0; self.shape().bytes()];
+                for (pixel, &slope) in image.iter_mut().zip(self.0) {
+                    *pixel = (f64::from(slope) * t) as f32;
+                }
+                image
+            };
+            // Three steps at a time.
+            let places = (0..count).map(move |i| i as f64 / count as f64).collect::<Vec<_>>();
+            let ends = |places: &[f64]| {
+                let all = |step: f64| places.iter().flat_map(|t| image(t + step)).collect();
+                Ok((all(0.0), all(STEP)))
+            };
+            Box::new(places.chunks(3).map(ends).collect::<Vec<_>>().into_iter())
+        }
+    }
+
+    #[test]
+    fn a_linear_generators_path_is_as_long_as_its_features_move() {
+        let slopes = [10.0, -20.0, 0.0, 5.0];
+        let network = FirstPixels(slopes.len());
+        let found = path_length(&network, Resize::Tf, &Linear(&slopes), 100).unwrap();
+        let expected: f64 = slopes.iter().map(|&slope| f64::from(2.0 * slope).powi(2)).sum();
+        assert!((found / expected - 1.0).abs() < 1e-3, "{found} {expected}");
+        // A generator that does not move.
+        assert_eq!(path_length(&network, Resize::Tf, &Linear(&[0.0; 4]), 7).unwrap(), 0.0);
+    }
+
     #[test]
     fn extremes_are_left_out() {
         let values = (0..200).map(f64::from).map(|v| if v < 198.0 { v } else { 1e9 }).collect();

@@ -46,8 +46,8 @@ pub(super) struct MetricsArgs {
     /// Mirror real images by chance [default: as in the network's run]
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     mirror: Option<bool>,
-    /// Weights of a feature network, as published or from `import-features`; a path, or owner/repository/file in the
-    /// cache of the Hugging Face hub. May be repeated
+    /// Weights of a feature network, as published or from `import-features`; a path, or owner/repository/file on the
+    /// Hugging Face hub. May be repeated
     #[arg(long, value_name = "FILE")]
     weights: Vec<String>,
     /// Weights of your own for a network; results are named accordingly
@@ -218,12 +218,13 @@ impl MetricsArgs {
         for text in &self.own_weights {
             let named = text.split_once('=').and_then(|(name, path)| {
                 let mut kinds = Kind::ALL.into_iter();
-                Some((kinds.find(|kind| kind.name() == name)?, PathBuf::from(path)))
+                Some((kinds.find(|kind| kind.name() == name)?, path))
             });
             let Some((kind, path)) = named else {
                 let names = Kind::ALL.map(Kind::name).join(", ");
                 bail!("--own-weights {text}: NETWORK=FILE is needed, with one of {names}");
             };
+            let path = weights::locate(path)?;
             add(kind, &path, weights::read(&path)?)?;
             own.insert(kind);
         }

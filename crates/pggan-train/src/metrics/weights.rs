@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use candle_core::Device;
+use pggan_hub::{Hub, HubId};
 use pggan_metrics::evaluate::{Networks, StatisticsCache};
 use pggan_metrics::frechet::Statistics;
 use pggan_metrics::network::{Kind, Weights};
@@ -90,39 +91,23 @@ pub fn convert(source: &Path, dest: &Path) -> Result<Kind> {
     Ok(kind)
 }
 
-/// A file as it was named: a path, or `owner/repository/file` of the Hugging Face hub, as its tools have downloaded it.
+/// A file as it was named: a path, or `owner/repository/file` of the Hugging Face hub, which is downloaded unless it is
+/// in the cache that its tools share.
 ///
 /// # Errors
-/// If it is neither; the message has the command to download it.
+/// If it is neither, or the hub does not give it.
 pub fn locate(name: &str) -> Result<PathBuf> {
     let path = Path::new(name);
     if path.exists() {
         return Ok(path.to_owned());
     }
-    let missing = |what: String| Err(Error::Usage(format!("--weights {name}: {what}")));
-    let parts: Vec<&str> = name.splitn(3, '/').collect();
-    let &[owner, repository, file] = &parts[..] else { return missing("no such file".to_owned()) };
-    if owner.is_empty() || owner.starts_with('.') || repository.is_empty() || file.contains("..") {
-        return missing("no such file".to_owned());
+    if let Ok(id) = name.parse::<HubId>()
+        && let Some(file) = id.file()
+    {
+        return Ok(Hub::from_env().download(&id, file)?);
     }
-    let home = std::env::var_os("HF_HOME")
-        .map(PathBuf::from)
-        .or_else(|| Some(std::env::home_dir()?.join(".cache").join("huggingface")));
-    let snapshots = home
-        .unwrap_or_default()
-        .join("hub")
-        .join(format!("models--{owner}--{repository}"))
-        .join("snapshots");
-    let revisions = fs::read_dir(&snapshots).into_iter().flatten().filter_map(Result::ok);
-    let mut found: Vec<_> =
-        revisions.map(|entry| entry.path().join(file)).filter(|path| path.is_file()).collect();
-    found.sort();
-    match found.pop() {
-        Some(path) => Ok(path),
-        None => missing(format!(
-            "no such file, and not in the cache of the hub; `hf download {owner}/{repository} {file}` puts it there"
-        )),
-    }
+    let what = "no such file, nor one on the hub (OWNER/REPOSITORY/FILE)";
+    Err(Error::Usage(format!("{name}: {what}")))
 }
 
 /// A folder of statistics by key.
