@@ -63,7 +63,7 @@ fn every_format_is_written_and_what_it_cannot_say_is_refused() {
     assert!(!sandbox.path("no.safetensors").exists() && !sandbox.path("no").exists());
 }
 
-/// In a fade and with labels: what another engine makes of the exported graph is what pytorch_GAN_zoo and NVIDIA's code make
+/// In a fade and with labels: what another engine makes of the exported graph is what `pytorch_GAN_zoo` and NVIDIA's code make
 /// of the same weights.
 #[test]
 fn another_engine_draws_the_same_images() {
@@ -81,7 +81,7 @@ fn another_engine_draws_the_same_images() {
             Some((view.shape().to_vec(), values))
         };
 
-        let mut model = tract_onnx::onnx().model_for_path(sandbox.path("g.onnx")).unwrap();
+        let mut model = onnx().model_for_path(sandbox.path("g.onnx")).unwrap();
         let mut inputs = tvec!();
         for (i, (shape, values)) in
             ["z", "labels"].iter().filter_map(|name| floats(name)).enumerate()
