@@ -12,7 +12,7 @@ use serde_json::Value;
 
 /// Which crates of ours each member of the workspace may depend on, in tests and builds too.
 const MAY_KNOW: &[(&str, &[&str])] = &[
-    ("pggan-data", &[]),
+    ("pggan-data", &["pggan-hub"]),
     ("pggan-hub", &["pggan-model"]),
     ("pggan-metrics", &[]),
     ("pggan-model", &["pggan-ops"]),
@@ -80,6 +80,10 @@ fn crates_know_only_those_below_them() {
 fn pggan_data_does_not_know_candle() {
     let named = member_named("pggan-data").named;
     assert!(!named.iter().any(|name| name.starts_with("candle")), "{named:?}");
+    // Nor by way of the hub: it is built alone without any of the networks.
+    let tree = ["tree", "--offline", "--package", "pggan-data", "--prefix", "none"];
+    let tree = Outcome::of(&mut cargo(&[&tree[..], &["--edges", "normal"]].concat())).succeeded();
+    assert!(tree.stdout.contains("pggan-hub") && !tree.stdout.contains("candle"), "{tree}");
 }
 
 #[test]

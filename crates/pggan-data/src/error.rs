@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What --source takes.
-const SOURCES: &str = "a folder, .zip or .tar of images; CIFAR, MNIST, SVHN, LMDB, Parquet or TFRecord files; or synthetic:1000x64";
+const SOURCES: &str = "a folder, .zip or .tar of images; CIFAR, MNIST, SVHN, LMDB, Parquet or TFRecord files; hf://owner/name; or synthetic:1000x64";
 
 /// What went wrong, where, and what to do about it.
 ///
@@ -72,6 +72,10 @@ pub enum Error {
         /// What was asked for.
         given: usize,
     },
+
+    /// JPEG for images that are transparent.
+    #[error("JPEG has no transparency: pass --codec png or webp, or --channels 3")]
+    NoTransparency,
 
     /// There is nothing to learn from one image.
     #[error(
@@ -216,6 +220,11 @@ pub enum Error {
     /// A thread of the loader is gone.
     #[error("a loader thread ended unexpectedly; its panic message is above, please report it")]
     LoaderDied,
+
+    /// A data set on the hub could not be had.
+    #[cfg(feature = "hub")]
+    #[error(transparent)]
+    Hub(pggan_hub::HubError),
 
     /// The operating system refused.
     #[error("cannot {action} {}", path.display())]

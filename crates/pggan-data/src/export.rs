@@ -4,12 +4,12 @@ use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use image::codecs::png::{CompressionType, FilterType, PngEncoder};
-use image::{ExtendedColorType, ImageEncoder};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
+use crate::codec::Codec;
 use crate::error::Context;
+use crate::store::manifest::Layout;
 use crate::store::sync_folder;
 use crate::survey::check_resolution;
 use crate::tfrecord::{npy_header, write_record};
@@ -122,7 +122,7 @@ fn tfrecords(images: &Images<'_>, prefix: &Path, progress: &mut impl FnMut(u64))
         let mut record = Vec::new();
         for index in 0..store.images() {
             record.clear();
-            write_record(store.channels(), 1 << level, store.image(level, index)?, &mut record);
+            write_record(store.channels(), 1 << level, &store.image(level, index)?, &mut record);
             file.append(&record)?;
             if level == top {
                 progress(index + 1);
@@ -265,13 +265,13 @@ impl Images<'_> {
     fn each_png(&self, mut then: impl FnMut(u64, &[u8]) -> Result<()>) -> Result<()> {
         let slots = std::iter::repeat_with(|| (Ok(()), Vec::new())).take(2 * self.threads + 2);
         let worker = || {
-            let mut pixels = Vec::new();
+            let mut codec = Codec::new(self.store.channels());
             Ok(move |index: usize, (outcome, png): &mut (Result<()>, Vec<u8>)| {
-                png.clear();
                 *outcome = self.store.image(self.level, index as u64).and_then(|planes| {
-                    pixels.clear();
-                    crate::pyramid::interleave(planes, self.store.channels(), &mut pixels);
-                    self.encode(&pixels, png)
+                    codec
+                        .encode(Layout::Png, 0, 1 << self.level, &planes, png)
+                        .map_err(std::io::Error::other)
+                        .context("encode", self.store.dir())
                 });
             })
         };
@@ -280,19 +280,6 @@ impl Images<'_> {
             std::mem::replace(outcome, Ok(()))?;
             then(index as u64, png)
         })
-    }
-
-    fn encode(&self, pixels: &[u8], png: &mut Vec<u8>) -> Result<()> {
-        let colour = match self.store.channels() {
-            1 => ExtendedColorType::L8,
-            3 => ExtendedColorType::Rgb8,
-            _ => ExtendedColorType::Rgba8,
-        };
-        let side = 1 << self.level;
-        PngEncoder::new_with_quality(png, CompressionType::Fast, FilterType::Adaptive)
-            .write_image(pixels, side, side, colour)
-            .map_err(std::io::Error::other)
-            .context("encode", self.store.dir())
     }
 }
 

@@ -6,7 +6,6 @@ use std::path::Path;
 
 use image::{ImageFormat, Rgb, RgbImage};
 
-use crate::pyramid::level_bytes;
 use crate::statistics::Moments;
 use crate::store::write_atomically;
 use crate::{Error, Labels, MIN_LEVEL, Result, Store};
@@ -25,7 +24,7 @@ const CLASSES_SHOWN: usize = 20;
 pub fn table(store: &Store) -> String {
     let manifest = store.manifest();
     let mut text = format!(
-        "{}: {} images, {}x{}, {}, from {}\n\n  level  resolution  shards         size\n",
+        "{}: {} images, {}x{}, {}, from {}\n\n  level  resolution  shards         size  kept as\n",
         store.dir().display(),
         manifest.images,
         1 << manifest.max_level,
@@ -40,13 +39,14 @@ pub fn table(store: &Store) -> String {
     // Writing to a string cannot fail.
     for level in &manifest.levels {
         let side = 1 << level.level;
-        let size = size(manifest.images * level_bytes(manifest.channels, level.level) as u64);
+        let size = size(store.bytes_on_disk(level.level));
         let resolution = format!("{side}x{side}");
         writeln!(
             text,
-            "  {:>5}  {resolution:>10}  {:>6}  {size:>11}",
+            "  {:>5}  {resolution:>10}  {:>6}  {size:>11}  {}",
             level.level,
-            level.shards.len()
+            level.shards.len(),
+            format!("{:?}", level.layout).to_lowercase()
         )
         .ok();
     }

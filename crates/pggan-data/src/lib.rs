@@ -36,6 +36,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod build;
+mod codec;
 pub mod decode;
 mod error;
 pub mod export;
@@ -47,6 +49,7 @@ pub mod labels;
 pub mod loader;
 mod merge;
 mod parallel;
+mod planes;
 mod prepare;
 pub mod pyramid;
 pub mod sampler;

@@ -209,7 +209,7 @@ pub fn load(
                 pixels.extend(row.iter().rev());
             }
         } else {
-            pixels.extend_from_slice(image);
+            pixels.extend_from_slice(&image);
         }
         if let Some(table) = store.labels() {
             table.push_row(index, &mut labels);

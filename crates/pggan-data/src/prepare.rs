@@ -3,17 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use memmap2::Mmap;
-
-use crate::decode::{Decoder, Form};
-use crate::faces::{self, Align, Aligner, Faces};
-use crate::pyramid::{Pyramid, level_bytes, levels, pyramid_bytes};
-use crate::source::{LabelsFrom, MAX_FILE_BYTES, Source};
-use crate::store::manifest::{Bad, BadFiles, Crop, Filter, MAX_LISTED, Manifest, Recipe};
-use crate::store::{HEADER_BYTES, Journal, LevelWriter, MANIFEST, Staging, is_foreign, tidy};
+use crate::build::{Build, Built};
+use crate::faces::{self, Align, Faces};
+use crate::source::{LabelsFrom, Source};
+use crate::store::manifest::{
+    Bad, BadFiles, Compression, Crop, Filter, Layout, MAX_LISTED, Manifest, Recipe,
+};
+use crate::store::{LevelWriter, MANIFEST, Staging, is_foreign, tidy};
 use crate::survey::{Survey, check_resolution};
-use crate::transform::Transform;
-use crate::{CHANNELS, Error, MIN_LEVEL, Part, Result, parallel};
+use crate::{CHANNELS, Error, Part, Result};
 
 /// What to prepare and how.
 #[derive(Debug, Clone)]
@@ -56,6 +54,8 @@ pub struct PrepareOptions {
     pub threads: usize,
     /// The most bytes of pixels in a shard.
     pub shard_bytes: u64,
+    /// How large levels are compressed; none: not at all.
+    pub compression: Option<Compression>,
 }
 
 impl PrepareOptions {
@@ -79,6 +79,7 @@ impl PrepareOptions {
             background: [255; 3],
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             shard_bytes: 256 << 20,
+            compression: None,
         }
     }
 }
@@ -94,6 +95,13 @@ impl PrepareOptions {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Progress {
+    /// What lies on the hub is being brought here.
+    Download {
+        /// Bytes that are here.
+        done: u64,
+        /// Bytes in all.
+        total: u64,
+    },
     /// Headers are being read.
     Survey {
         /// Files looked at.
@@ -145,7 +153,7 @@ pub struct Report {
     pub labels: u64,
     /// The store's highest level.
     pub max_level: u32,
-    /// Bytes of pixels.
+    /// Bytes of images on disk.
     pub bytes: u64,
     /// Time taken.
     pub elapsed: Duration,
@@ -157,7 +165,8 @@ pub struct Report {
 /// new store is complete, an older one at `dest` stays; if this fails, it stays for good.
 ///
 /// Memory: the names of the files; per thread an encoded file, its pixels (see [`crate::decode`]) and two
-/// pyramids; and per level a quarter of a megabyte. It does not grow with the number of images otherwise.
+/// pyramids, compressed or not; and per level a quarter of a megabyte. It does not grow with the number of images
+/// otherwise.
 ///
 /// # Errors
 ///
@@ -187,14 +196,10 @@ pub fn prepare(options: &PrepareOptions, mut progress: impl FnMut(Progress)) -> 
     if !CHANNELS.contains(&options.channels) {
         return Err(Error::Channels { given: options.channels });
     }
-    let (source, faces) = match &options.align {
-        None => (Source::open(&options.source, options.labels)?, None),
-        Some(align) => {
-            check_faces(options)?;
-            let (source, faces) = Faces::open(align, &options.source, options.labels)?;
-            (source, Some(faces))
-        }
-    };
+    if options.channels == 4 && options.compression.is_some_and(|c| c.codec == Layout::Jpeg) {
+        return Err(Error::NoTransparency);
+    }
+    let (source, faces) = open(options, &mut progress)?;
     let recipe = Recipe {
         source: source.fingerprint(),
         labels: source.labels_fingerprint(),
@@ -209,6 +214,7 @@ pub fn prepare(options: &PrepareOptions, mut progress: impl FnMut(Progress)) -> 
         window: options.window,
         align: faces.as_ref().map(Faces::fingerprint),
         slice: options.part.map(|part| [part.number, part.of]),
+        compression: options.compression,
     };
     if let Some(manifest) = existing(&options.dest, &recipe, options.force)? {
         tidy(&options.dest, &recipe)?;
@@ -232,7 +238,6 @@ pub fn prepare(options: &PrepareOptions, mut progress: impl FnMut(Progress)) -> 
         return Err(too_few(survey.good.len() as u64, &survey.bad));
     }
     let max_level = survey.level(options)?;
-    let faces = faces.as_ref();
 
     let staging = Staging::open(&options.dest, &recipe, max_level)?;
     if let Some(manifest) = staging.finished() {
@@ -240,7 +245,16 @@ pub fn prepare(options: &PrepareOptions, mut progress: impl FnMut(Progress)) -> 
         let outcome = Outcome::Resumed { restored: manifest.images };
         return Ok(report(options, &manifest, outcome, begin));
     }
-    let build = Build { options, source: &source, faces, survey, max_level, staging: &staging };
+    let top = recipe.kind(max_level);
+    let build = Build {
+        options,
+        source: &source,
+        faces: faces.as_ref(),
+        survey,
+        recipe: &recipe,
+        top,
+        staging: &staging,
+    };
     let Built { restored, kept, bad, enlarged, writers } = build.run(progress)?;
     if kept.len() < needed {
         staging.discard()?;
@@ -260,6 +274,22 @@ pub fn prepare(options: &PrepareOptions, mut progress: impl FnMut(Progress)) -> 
     let manifest = staging.finish(manifest, &names, source.labels(&kept).as_ref())?;
     let outcome = if restored == 0 { Outcome::Prepared } else { Outcome::Resumed { restored } };
     Ok(report(options, &manifest, outcome, begin))
+}
+
+/// The source, and whose faces are in it, if these are to be aligned.
+fn open(
+    options: &PrepareOptions,
+    progress: &mut impl FnMut(Progress),
+) -> Result<(Source, Option<Faces>)> {
+    let Some(align) = &options.align else {
+        let source = Source::fetch(&options.source, options.labels, |done, total| {
+            progress(Progress::Download { done, total });
+        })?;
+        return Ok((source, None));
+    };
+    check_faces(options)?;
+    let (source, faces) = Faces::open(align, &options.source, options.labels)?;
+    Ok((source, Some(faces)))
 }
 
 /// Refuses what faces cannot become.
@@ -304,178 +334,7 @@ fn report(
         enlarged: manifest.enlarged,
         labels: manifest.labels,
         max_level: manifest.max_level,
-        bytes: manifest.images * pyramid_bytes(manifest.channels, manifest.max_level) as u64,
+        bytes: manifest.bytes_on_disk(&options.dest),
         elapsed: begin.elapsed(),
-    }
-}
-
-/// The second pass: decode, resize, halve, write.
-struct Build<'a> {
-    options: &'a PrepareOptions,
-    source: &'a Source,
-    faces: Option<&'a Faces>,
-    survey: Survey,
-    max_level: u32,
-    staging: &'a Staging,
-}
-
-struct Built {
-    restored: u64,
-    /// The entries that became images.
-    kept: Vec<usize>,
-    bad: Vec<Bad>,
-    enlarged: u64,
-    /// From the top level down.
-    writers: Vec<LevelWriter>,
-}
-
-/// An image on its way from a thread to the writer.
-#[derive(Clone)]
-struct Slot {
-    outcome: Result<(), String>,
-    pyramid: Vec<u8>,
-}
-
-impl Build<'_> {
-    fn run(self, mut progress: impl FnMut(Progress)) -> Result<Built> {
-        let Self { options, source, faces, survey, max_level, staging } = self;
-        let channels = options.channels;
-        let restored = staging.restore(channels, max_level)?;
-        let next_entry = restored.last().map_or(0, |(journal, _)| journal.next_entry);
-        let fresh = &survey.good[survey.good.partition_point(|&(entry, _)| entry < next_entry)..];
-        let (journals, maps): (Vec<Journal>, Vec<Mmap>) = restored.into_iter().unzip();
-        let tops: Vec<&[u8]> = maps
-            .iter()
-            .flat_map(|map| map[HEADER_BYTES..].chunks_exact(level_bytes(channels, max_level)))
-            .collect();
-
-        let mut shards = Vec::new();
-        let mut kept = Vec::new();
-        let mut bad = Vec::new();
-        let mut enlarged = 0;
-        for journal in journals {
-            shards.push(journal.shard);
-            kept.extend(journal.kept);
-            bad.extend(journal.bad);
-            enlarged += journal.enlarged;
-        }
-        // What the shard that is being filled adds to these begins here.
-        let (mut noted_kept, mut noted_bad, mut noted_enlarged) = (kept.len(), bad.len(), enlarged);
-        let mut writers: Vec<LevelWriter> = (MIN_LEVEL..=max_level)
-            .rev()
-            .map(|level| {
-                let shards =
-                    if level == max_level { std::mem::take(&mut shards) } else { Vec::new() };
-                LevelWriter::new(staging.dir(), channels, level, options.shard_bytes, shards)
-            })
-            .collect();
-
-        let worker = || make_worker(options, source, faces, max_level, &tops, fresh);
-        let slot = Slot { outcome: Ok(()), pyramid: vec![0; pyramid_bytes(channels, max_level)] };
-        let slots = vec![slot; 2 * options.threads + 2];
-        let total = tops.len() + fresh.len();
-        parallel::ordered(options.threads, total, slots, worker, |index, slot| {
-            let done = index as u64 + 1;
-            progress(Progress::Images { done, total: total as u64, restored: tops.len() as u64 });
-            let (entry, short) =
-                if index < tops.len() { (0, u32::MAX) } else { fresh[index - tops.len()] };
-            if let Err(reason) = std::mem::replace(&mut slot.outcome, Ok(())) {
-                bad.push(Bad::found(source, entry, reason, options.strict)?);
-                return Ok(());
-            }
-            for (writer, (level, pixels)) in
-                writers.iter_mut().zip(levels(channels, max_level, &slot.pyramid))
-            {
-                if level < max_level {
-                    writer.push(pixels)?;
-                } else if index >= tops.len() {
-                    kept.push(entry);
-                    enlarged += u64::from(short < 1 << max_level);
-                    if let Some(shard) = writer.push(pixels)? {
-                        let number = (shard.first / shard.count) as usize;
-                        let journal = Journal {
-                            shard: shard.clone(),
-                            next_entry: entry + 1,
-                            kept: kept[noted_kept..].to_vec(),
-                            bad: bad[noted_bad..].to_vec(),
-                            enlarged: enlarged - noted_enlarged,
-                        };
-                        staging.note(number, &journal)?;
-                        (noted_kept, noted_bad, noted_enlarged) = (kept.len(), bad.len(), enlarged);
-                    }
-                }
-            }
-            Ok(())
-        })?;
-        for writer in &mut writers {
-            writer.complete()?;
-        }
-        bad.extend(survey.bad);
-        bad.sort_by_key(|bad| bad.entry);
-        Ok(Built { restored: tops.len() as u64, kept, bad, enlarged, writers })
-    }
-}
-
-/// Makes the pyramids of one thread: of the restored images first, of the fresh ones behind them.
-fn make_worker<'a>(
-    options: &PrepareOptions,
-    source: &'a Source,
-    faces: Option<&'a Faces>,
-    max_level: u32,
-    tops: &'a [&'a [u8]],
-    fresh: &'a [(usize, u32)],
-) -> Result<impl FnMut(usize, &mut Slot) + use<'a>> {
-    let mut reader = source.reader()?;
-    let mut encoded = Vec::new();
-    let channels = options.channels;
-    let mut squares = Squares::new(options, faces, 1 << max_level);
-    let mut pyramid = Pyramid::new(channels);
-    Ok(move |index: usize, slot: &mut Slot| {
-        let top = &mut slot.pyramid[..level_bytes(channels, max_level)];
-        slot.outcome = if let Some(restored) = tops.get(index) {
-            top.copy_from_slice(restored);
-            Ok(())
-        } else {
-            let (entry, _) = fresh[index - tops.len()];
-            reader
-                .read(entry, MAX_FILE_BYTES, &mut encoded)
-                .and_then(|form| squares.fill(entry, form, &encoded, top))
-        };
-        if slot.outcome.is_ok() {
-            pyramid.fill(max_level, &mut slot.pyramid);
-        }
-    })
-}
-
-/// Bytes of images to squares.
-enum Squares<'a> {
-    Plain { decoder: Decoder, transform: Transform },
-    Faces(Aligner<'a>),
-}
-
-impl<'a> Squares<'a> {
-    fn new(options: &PrepareOptions, faces: Option<&'a Faces>, side: u32) -> Self {
-        let decoder = Decoder::new(options.channels, options.background);
-        if let Some(faces) = faces {
-            return Self::Faces(faces.aligner(side, decoder));
-        }
-        let PrepareOptions { crop, filter, background, window, .. } = *options;
-        let transform = Transform::new(side, crop, filter, background).of_window(window);
-        Self::Plain { decoder, transform }
-    }
-
-    fn fill(
-        &mut self,
-        entry: usize,
-        form: Form,
-        bytes: &[u8],
-        top: &mut [u8],
-    ) -> Result<(), String> {
-        match self {
-            Self::Plain { decoder, transform } => {
-                decoder.decode(form, bytes, |picture| transform.apply(picture, top)).flatten()
-            }
-            Self::Faces(aligner) => aligner.apply(entry, form, bytes, top),
-        }
     }
 }

@@ -27,18 +27,6 @@ pub fn levels(channels: usize, max_level: u32, image: &[u8]) -> impl Iterator<It
     })
 }
 
-/// `[channels, …]` to `[…, channels]`, appended.
-pub(crate) fn interleave(planes: &[u8], channels: usize, pixels: &mut Vec<u8>) {
-    let plane = planes.len() / channels;
-    let start = pixels.len();
-    pixels.resize(start + planes.len(), 0);
-    for (channel, plane) in planes.chunks_exact(plane.max(1)).enumerate() {
-        for (pixel, &value) in pixels[start..].chunks_exact_mut(channels).zip(plane) {
-            pixel[channel] = value;
-        }
-    }
-}
-
 /// Computes pyramids; keeps its scratch memory from one to the next.
 #[derive(Debug)]
 pub struct Pyramid {

@@ -69,7 +69,7 @@ pub fn duplicates(store: &Store) -> Result<Vec<Vec<u64>>> {
     let level = store.max_level().min(3);
     let mut groups: BTreeMap<Vec<u8>, Vec<u64>> = BTreeMap::new();
     for index in 0..store.images() {
-        let hash = difference_hash(store.image(level, index)?, 1 << level);
+        let hash = difference_hash(&store.image(level, index)?, 1 << level);
         groups.entry(hash).or_default().push(index);
     }
     let mut groups: Vec<_> = groups.into_values().filter(|images| images.len() > 1).collect();

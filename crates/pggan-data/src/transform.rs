@@ -5,6 +5,7 @@ use fast_image_resize::pixels::{U8, U8x3, U8x4};
 use fast_image_resize::{FilterType, PixelTrait, ResizeAlg, ResizeOptions, Resizer};
 
 use crate::decode::{Picture, luma};
+use crate::planes;
 use crate::store::manifest::{Crop, Filter};
 
 /// Makes squares of pictures as [`Crop`] and [`Filter`] say, in 8 bit between the two passes of the filter,
@@ -74,7 +75,7 @@ impl Transform {
         } else {
             self.paste(picture.channels, to);
         }
-        to_planes_of(picture.channels, &self.square, planes);
+        planes::split(&self.square, picture.channels, planes);
         Ok(())
     }
 
@@ -173,30 +174,6 @@ impl Crop {
             Self::Center | Self::Stretch | Self::None => width.min(height),
             Self::CenterWide => self.region(width, height).2,
             Self::Pad => width.max(height),
-        }
-    }
-}
-
-/// `[…, channels]` to `[channels, …]`.
-pub(crate) fn to_planes_of(channels: usize, pixels: &[u8], planes: &mut [u8]) {
-    match channels {
-        1 => planes.copy_from_slice(pixels),
-        3 => to_planes::<3>(pixels, planes),
-        _ => to_planes::<4>(pixels, planes),
-    }
-}
-
-fn to_planes<const C: usize>(pixels: &[u8], planes: &mut [u8]) {
-    let length = pixels.len() / C;
-    let mut rest = planes;
-    let mut planes: [&mut [u8]; C] = std::array::from_fn(|_| {
-        let (plane, behind) = std::mem::take(&mut rest).split_at_mut(length);
-        rest = behind;
-        plane
-    });
-    for (i, pixel) in pixels.as_chunks::<C>().0.iter().enumerate() {
-        for (plane, &value) in planes.iter_mut().zip(pixel) {
-            plane[i] = value;
         }
     }
 }

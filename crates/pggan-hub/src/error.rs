@@ -36,6 +36,16 @@ pub enum HubError {
         /// Why.
         reason: String,
     },
+    /// What came is not what the hub says it is.
+    #[error(
+        "{what}: what came from {endpoint} is not of the length or the SHA-256 that it states; it was removed, try again"
+    )]
+    Corrupt {
+        /// The file.
+        what: String,
+        /// The hub.
+        endpoint: String,
+    },
     /// It is not in the cache, and the hub may not be asked.
     #[error("{what} is not in the cache, and HF_HUB_OFFLINE is set")]
     Offline {
@@ -67,6 +77,7 @@ pub enum HubError {
         source: std::io::Error,
     },
     /// The files are not a network of ours.
+    #[cfg(feature = "networks")]
     #[error(transparent)]
     Model(#[from] pggan_model::Error),
 }

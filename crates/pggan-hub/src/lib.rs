@@ -1,10 +1,11 @@
-//! Networks on the Hugging Face hub: [`Hub`] brings files down into the cache that Python's tools share, and folders up;
-//! [`FromPretrained`] makes a generator of either a path or a hub id.
+//! The Hugging Face hub: [`Hub`] brings files of networks and of data sets down into the cache that Python's tools share, and
+//! networks up; [`FromPretrained`] (feature `networks`) makes a generator of either a path or a hub id.
 //!
 //! The environment is respected: `HF_ENDPOINT`, `HF_TOKEN` (or the file that `hf auth login` leaves), `HF_HOME`, and
 //! `HF_HUB_OFFLINE`, with which nothing but the cache is asked.
 //!
 //! ```no_run
+//! # #[cfg(feature = "networks")] {
 //! use candle_core::{DType, Device, Tensor};
 //! use pggan_hub::FromPretrained as _;
 //! use pggan_model::Generator;
@@ -12,11 +13,14 @@
 //! let (generator, header) = Generator::from_pretrained("owner/faces-256")?;
 //! let latents = Tensor::zeros((1, generator.config().latent_size()), DType::F32, &Device::Cpu)?;
 //! let images = generator.generate(&latents, None, header.growth())?;
+//! # }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod datasets;
 mod error;
 mod id;
+#[cfg(feature = "networks")]
 mod pretrained;
 mod upload;
 
@@ -26,8 +30,10 @@ use std::path::PathBuf;
 use hf_hub::api::sync::{Api, ApiBuilder, ApiError};
 use hf_hub::{Cache, Repo, RepoType};
 
+pub use datasets::{Dataset, DatasetFile};
 pub use error::HubError;
 pub use id::HubId;
+#[cfg(feature = "networks")]
 pub use pretrained::{FromPretrained, locate};
 pub use upload::UploadFile;
 
@@ -104,6 +110,7 @@ impl Hub {
             ApiError::RequestError(error) => {
                 HubError::of_request(*error, what, endpoint, self.token.is_some())
             }
+            ApiError::TooManyRetries(error) => self.explain(&what, *error),
             other => HubError::Transfer { what, endpoint, reason: error::one_line(&other) },
         }
     }

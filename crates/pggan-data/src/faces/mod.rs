@@ -27,8 +27,8 @@ use self::geometry::Plan;
 use self::landmarks::{Points, Table};
 use self::pillow::Quad;
 use crate::decode::{self, Decoder, Form, Picture};
+use crate::planes;
 use crate::source::{LabelsFrom, Source};
-use crate::transform::to_planes_of;
 use crate::{Error, Result};
 
 /// The most pixels a side of an aligned face: the paper's, and what the bound on memory is for.
@@ -200,7 +200,7 @@ fn align(
     let (side, wide) = (resolution as usize, 4 * resolution as usize);
     let quad = Quad::new(face, &plan.quad.map(|corner| corner.map(|v| v + 0.5)), wide);
     let square = pillow::resize((wide, wide), (side, side), channels, |y, row| quad.row(y, row));
-    to_planes_of(channels, &square, planes);
+    planes::split(&square, channels, planes);
     Ok(())
 }
 

@@ -107,7 +107,7 @@ fn faces_are_those_of_the_original_tools() {
         align(picture(&source), points, 32, &mut planes).unwrap();
         let expected = png(&format!("aligned-{number}.png"));
         let mut expected_planes = vec![0; planes.len()];
-        to_planes_of(3, expected.as_raw(), &mut expected_planes);
+        planes::split(expected.as_raw(), 3, &mut expected_planes);
         assert!(planes == expected_planes, "face {number}");
         let pixels = grey(&source);
         let one = Picture { channels: 1, pixels: &pixels, ..picture(&source) };

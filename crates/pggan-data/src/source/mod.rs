@@ -11,6 +11,7 @@
 //! | LMDB of image files (LSUN): the folder or `data.mdb` | |
 //! | Parquet with a column of images (Hugging Face): a file or a folder (feature `parquet`) | `ClassLabel` |
 //! | the paper's TFRecords: the folder or one file | `-rxx.labels` |
+//! | `hf://OWNER/NAME` on the Hugging Face hub (feature `hub`) | as the files there have them |
 //! | `synthetic:COUNTxSIDE` | disc, square, triangle |
 //!
 //! A source is a list of names in a fixed order; opening it decodes no image. Each thread that reads images
@@ -19,6 +20,8 @@
 mod blob;
 mod cifar;
 mod folder;
+#[cfg(feature = "hub")]
+mod hub;
 mod idx;
 mod labelling;
 mod lmdb;
@@ -124,7 +127,19 @@ impl Source {
     /// In folders and archives, files whose extension is not an image's, and files whose name begins with a
     /// dot, are passed over.
     pub fn open(path: &Path, labels: LabelsFrom) -> Result<Self> {
-        let mut listing = list(path)?;
+        Self::fetch(path, labels, |_, _| {})
+    }
+
+    /// The same; `progress` is told how many bytes of what lies elsewhere are here, and of how many.
+    pub fn fetch(
+        path: &Path,
+        labels: LabelsFrom,
+        mut progress: impl FnMut(u64, u64),
+    ) -> Result<Self> {
+        let mut listing = match path.to_str().filter(|path| path.starts_with("hf://")) {
+            Some(address) => list_remote(address, &mut progress)?,
+            None => list(path)?,
+        };
         let bad_labels = |reason: String| Error::Labels { path: path.to_owned(), reason };
         labelling::label(&mut listing, labels).map_err(bad_labels)?;
         let classes = listing.classes.max(listing.class_names.len());
@@ -218,6 +233,17 @@ impl Source {
     pub fn reader(&self) -> Result<Reader<'_>> {
         Ok(Reader { source: self, reader: self.listing.container.reader()? })
     }
+}
+
+#[cfg(feature = "hub")]
+fn list_remote(address: &str, progress: &mut dyn FnMut(u64, u64)) -> Result<Listing> {
+    hub::list(address, progress)
+}
+
+#[cfg(not(feature = "hub"))]
+fn list_remote(address: &str, _: &mut dyn FnMut(u64, u64)) -> Result<Listing> {
+    let reason = "the hub is not built in; build pggan-data with its feature `hub`".into();
+    Err(Error::SourceUnreadable { path: address.into(), reason })
 }
 
 /// What is at a path.

@@ -4,7 +4,7 @@ use super::blob::Blob;
 use super::{Container, ReadEntry};
 use crate::Result;
 use crate::decode::Form;
-use crate::pyramid::interleave;
+use crate::planes::interleave;
 
 /// The pixels of images that all have one shape.
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use super::{Container, Entry, Listing, MAX_FILE_BYTES, ReadEntry};
 use crate::Result;
 use crate::decode::Form;
 use crate::labels::Label;
-use crate::pyramid::interleave;
+use crate::planes::interleave;
 use crate::tfrecord::{FOOT, HEAD, example, masked_crc, read_npy, record_length};
 
 /// Where the data of each record lie.

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{MANIFEST, shard_name};
+use super::{Kind, MANIFEST, shard_name};
 use crate::error::Context;
 use crate::labels::MAX_LABELS;
 use crate::source::Source;
@@ -15,9 +15,9 @@ use crate::{CHANNELS, Error, MAX_LEVEL, MIN_LEVEL, Result};
 
 /// What `format` says.
 const FORMAT: &str = "pggan-pyramid";
-/// What `version` says. Version 1 had neither labels nor a choice of channels, and is read; later ones are
-/// refused.
-const VERSION: u32 = 2;
+/// What `version` says. Version 1 had neither labels nor a choice of channels, version 2 pixels as they are at
+/// every level; both are read. Later ones are refused.
+const VERSION: u32 = 3;
 /// Bad files that are listed; more are only counted.
 pub(crate) const MAX_LISTED: usize = 1000;
 /// A manifest above this size is not read. Ours has some 100 bytes a shard.
@@ -92,6 +92,31 @@ pub struct Recipe {
     /// The part of the source that was taken, and of how many.
     #[serde(default)]
     pub slice: Option<[u32; 2]>,
+    /// How large levels are compressed, if they are.
+    #[serde(default)]
+    pub compression: Option<Compression>,
+}
+
+/// Levels that are kept as image files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Compression {
+    /// As what.
+    pub codec: Layout,
+    /// Levels of more pixels a side than this.
+    pub above: u32,
+    /// JPEG's, 1 to 100; of no account for the others, which lose nothing.
+    pub quality: u8,
+}
+
+impl Recipe {
+    /// What the shards of a level are like.
+    pub(crate) fn kind(&self, level: u32) -> Kind {
+        let layout = match self.compression {
+            Some(compression) if 1 << level > compression.above => compression.codec,
+            _ => Layout::Raw,
+        };
+        Kind { channels: self.channels, level, layout }
+    }
 }
 
 /// The channels of version 1.
@@ -178,6 +203,7 @@ impl Recipe {
             (self.window != asked.window, "another --crop".into()),
             (self.align != asked.align, "other landmarks or deltas".into()),
             (self.slice != asked.slice, "another part of the source".into()),
+            (self.compression != asked.compression, "another --codec".into()),
             (self != asked, "another filter".into()),
         ];
         differences.into_iter().find(|(differs, _)| *differs).map(|(_, words)| words)
@@ -226,18 +252,25 @@ impl Bad {
 pub struct Level {
     /// Base-2 logarithm of the side.
     pub level: u32,
-    /// `raw`: pixels as they are.
+    /// How images lie in its shards.
     pub layout: Layout,
     /// The shards, without gap or overlap.
     pub shards: Vec<Shard>,
 }
 
-/// How images lie in a shard.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// How images lie in a shard: see [`crate::store`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Layout {
-    /// `[count, channels, side, side]` bytes, not compressed.
+    /// Pixels as they are.
+    #[default]
     Raw,
+    /// PNG files, to the bit.
+    Png,
+    /// JPEG files, without subsampling.
+    Jpeg,
+    /// Lossless WebP files, to the bit.
+    Webp,
 }
 
 /// A file of images.
@@ -282,6 +315,12 @@ impl Manifest {
         self.bad.count += part.bad.count;
         self.bad.files.extend(part.bad.files.iter().cloned());
         self.bad.files.truncate(MAX_LISTED);
+    }
+
+    /// Bytes of all shards in `dir`.
+    pub(crate) fn bytes_on_disk(&self, dir: &Path) -> u64 {
+        let shards = self.levels.iter().flat_map(|level| &level.shards);
+        shards.filter_map(|shard| Some(dir.join(&shard.file).metadata().ok()?.len())).sum()
     }
 
     /// Reads and checks the manifest of the store in `dir`; none if the folder has none.

@@ -10,7 +10,7 @@
 //! └── r08-00021.safetensors   "images" U8 [count, channels, 256, 256]
 //! ```
 //!
-//! A shard is an ordinary safetensors file of at most 256 MiB (or one image) with one tensor; levels are
+//! A shard is an ordinary safetensors file of at most 256 MiB of pixels (or one image) with one tensor; levels are
 //! numbered as in the paper's data sets. Its header has a fixed length of 128 bytes, padded with blanks
 //! as the format allows, so that pixels can be written before their number is known. From Python:
 //!
@@ -20,6 +20,17 @@
 //!     batch = shard.get_slice("images")[0:16]
 //! ```
 //!
+//! Large levels may be image files instead, as their `layout` in the manifest says (`png`, `jpeg`, `webp`): then a
+//! shard of as many images has "bytes" U8 \[total\], the files one behind the other and zeros up to a multiple
+//! of eight, and "offsets" I64 \[count + 1\], where each begins and the last one ends. Its header has 256 bytes.
+//!
+//! ```python
+//! offsets = shard.get_tensor("offsets")
+//! image = PIL.Image.open(io.BytesIO(shard.get_slice("bytes")[offsets[i]:offsets[i + 1]]))
+//! ```
+//!
+//! A JPEG loses something, so the levels below a JPEG level are made of what it decodes to.
+//!
 //! The bytes depend on the images, their names and the settings, on nothing else: not on the number of
 //! threads, the time, or the paths. The manifest appears last: a folder without one is unfinished, never
 //! wrong.
@@ -27,6 +38,8 @@
 pub mod manifest;
 mod map;
 mod reader;
+mod shard;
+mod staging;
 mod verify;
 mod writer;
 
@@ -35,36 +48,21 @@ use std::io::Write;
 use std::path::Path;
 
 pub use reader::Store;
+pub(crate) use shard::{Kind, MappedShard};
+pub(crate) use staging::{Journal, Staging, is_foreign, tidy};
 pub use verify::Verified;
-pub(crate) use writer::{Journal, LevelWriter, Staging, is_foreign, tidy};
+pub(crate) use writer::LevelWriter;
 
 use crate::Result;
 use crate::error::Context;
-use crate::pyramid::level_bytes;
 
 pub(crate) const MANIFEST: &str = "manifest.json";
 pub(crate) const NAMES: &str = "names.txt";
 pub(crate) const LABELS: &str = "labels.safetensors";
-/// Bytes before the first pixel of a shard: a multiple of the processor's cache line.
-pub(crate) const HEADER_BYTES: usize = 128;
 
 /// The file name of a shard.
 pub(crate) fn shard_name(level: u32, number: usize) -> String {
     format!("r{level:02}-{number:05}.safetensors")
-}
-
-/// The safetensors header of a shard with `count` images: length, then JSON padded with blanks.
-pub(crate) fn shard_header(channels: usize, level: u32, count: u64) -> [u8; HEADER_BYTES] {
-    let (side, end) = (1_u32 << level, count * level_bytes(channels, level) as u64);
-    let json = format!(
-        r#"{{"images":{{"dtype":"U8","shape":[{count},{channels},{side},{side}],"data_offsets":[0,{end}]}}}}"#
-    );
-    let mut header = [b' '; HEADER_BYTES];
-    let (length, text) = header.split_at_mut(8);
-    length.copy_from_slice(&(text.len() as u64).to_le_bytes());
-    // The numbers have at most 20 digits, which makes 119 characters.
-    text[..json.len()].copy_from_slice(json.as_bytes());
-    header
 }
 
 /// Writes a small file whole or not at all.
@@ -84,26 +82,4 @@ pub(crate) fn sync_folder(dir: &Path) -> Result<()> {
         File::open(dir).and_then(|dir| dir.sync_all()).context("write", dir)?;
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use safetensors::{Dtype, SafeTensors};
-
-    #[test]
-    fn headers_are_safetensors() {
-        for (channels, level, count) in [(3, 2, 0), (3, 2, 5_592_405), (1, 6, 3), (4, 10, 1)] {
-            let mut file = shard_header(channels, level, count).to_vec();
-            file.resize(HEADER_BYTES + count as usize * level_bytes(channels, level), 7);
-            let tensors = SafeTensors::deserialize(&file).unwrap();
-            let images = tensors.tensor("images").unwrap();
-            assert_eq!(images.dtype(), Dtype::U8);
-            assert_eq!(images.shape(), [count as usize, channels, 1 << level, 1 << level]);
-        }
-        assert!(
-            shard_header(4, 13, u64::MAX / level_bytes(4, 13) as u64).ends_with(b" "),
-            "it always fits"
-        );
-    }
 }

@@ -1,16 +1,14 @@
 //! A store opened for reading.
 
+use std::borrow::Cow;
 use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use memmap2::Mmap;
-
-use super::manifest::{Manifest, Shard};
-use super::{HEADER_BYTES, LABELS, map, shard_header, writer};
+use super::manifest::{Layout, Manifest, Shard};
+use super::shard::{Kind, MappedShard};
+use super::{LABELS, map, staging};
 use crate::error::Context;
-use crate::pyramid::level_bytes;
 use crate::{Error, Labels, MIN_LEVEL, Result};
 
 /// A pyramid on disk, opened for reading. It can be shared between threads.
@@ -33,12 +31,12 @@ pub struct Store {
 
 #[derive(Debug)]
 pub(super) struct OpenShard {
-    channels: usize,
-    pub(super) level: u32,
+    kind: Kind,
     pub(super) about: Shard,
     path: PathBuf,
+    bytes: u64,
     /// Filled once the hash has been found right.
-    map: OnceLock<Mmap>,
+    map: OnceLock<MappedShard>,
 }
 
 impl Store {
@@ -50,12 +48,13 @@ impl Store {
     pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
         let dir = dir.as_ref().to_owned();
         let Some(manifest) = Manifest::read(&dir)? else {
-            return Err(Error::NoStore { unfinished: writer::is_unfinished(&dir), dir });
+            return Err(Error::NoStore { unfinished: staging::is_unfinished(&dir), dir });
         };
         let mut levels = Vec::new();
         let channels = manifest.channels;
         for level in &manifest.levels {
-            let open = |shard| OpenShard::new(&dir, channels, level.level, shard);
+            let kind = Kind { channels, level: level.level, layout: level.layout };
+            let open = |shard| OpenShard::new(&dir, kind, shard);
             levels.push(level.shards.iter().map(open).collect::<Result<_>>()?);
         }
         let labels = Self::read_labels(&dir, &manifest)?;
@@ -101,19 +100,36 @@ impl Store {
         self.manifest.max_level
     }
 
+    /// How images of a level lie on disk.
+    pub fn layout(&self, level: u32) -> Layout {
+        self.shards_at(level).first().map_or(Layout::Raw, |shard| shard.kind.layout)
+    }
+
+    /// Bytes of a level on disk.
+    pub fn bytes_on_disk(&self, level: u32) -> u64 {
+        self.shards_at(level).iter().map(|shard| shard.bytes).sum()
+    }
+
     /// The pixels of an image, `[channels, side, side]` with `side = 2^level`.
     ///
-    /// The slice is the file itself, mapped into memory.
-    pub fn image(&self, level: u32, index: u64) -> Result<&[u8]> {
-        let shards = level.checked_sub(MIN_LEVEL).and_then(|place| self.levels.get(place as usize));
-        let Some(shards) = shards.filter(|_| index < self.images()) else {
+    /// Where the level is kept raw they are the file itself, mapped into memory; else they are decoded.
+    pub fn image(&self, level: u32, index: u64) -> Result<Cow<'_, [u8]>> {
+        let shards = self.shards_at(level);
+        if shards.is_empty() || index >= self.images() {
             let (dir, images, max_level) = (self.dir.clone(), self.images(), self.max_level());
             return Err(Error::OutOfRange { dir, level, index, images, max_level });
-        };
+        }
         let shard = &shards[shards.partition_point(|shard| shard.about.first <= index) - 1];
-        let bytes = level_bytes(self.channels(), level);
-        let start = HEADER_BYTES + (index - shard.about.first) as usize * bytes;
-        Ok(&shard.map()?[start..start + bytes])
+        let place = (index - shard.about.first) as usize;
+        shard.mapped()?.image(place).map_err(|reason| Error::Damaged {
+            path: shard.path.clone(),
+            reason: format!("image {index}: {reason}"),
+        })
+    }
+
+    fn shards_at(&self, level: u32) -> &[OpenShard] {
+        let place = level.checked_sub(MIN_LEVEL).and_then(|place| self.levels.get(place as usize));
+        place.map_or(&[], Vec::as_slice)
     }
 
     /// The labels, if the manifest promises any.
@@ -143,58 +159,18 @@ impl Store {
 }
 
 impl OpenShard {
-    fn new(dir: &Path, channels: usize, level: u32, about: &Shard) -> Result<Self> {
+    fn new(dir: &Path, kind: Kind, about: &Shard) -> Result<Self> {
         let path = dir.join(&about.file);
-        check_shape(&path, channels, level, about.count)?;
-        Ok(Self { channels, level, about: about.clone(), path, map: OnceLock::new() })
+        let bytes = kind.open(&path, about.count)?.metadata().context("read", &path)?.len();
+        Ok(Self { kind, about: about.clone(), path, bytes, map: OnceLock::new() })
     }
 
     /// The whole file, once its hash is right.
-    pub(super) fn map(&self) -> Result<&[u8]> {
+    pub(super) fn mapped(&self) -> Result<&MappedShard> {
         // Two threads may both hash a shard at first; they find the same.
         if self.map.get().is_none() {
-            let map = map_and_check(&self.path, self.channels, self.level, &self.about)?;
-            self.map.set(map).ok();
+            self.map.set(MappedShard::open(&self.path, self.kind, &self.about)?).ok();
         }
         Ok(self.map.get().expect("it has just been set"))
     }
-}
-
-/// Whether the file has the header and the length of a shard with `count` images.
-fn check_shape(path: &Path, channels: usize, level: u32, count: u64) -> Result<File> {
-    let damaged = |reason: String| Error::Damaged { path: path.to_owned(), reason };
-    let mut file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Err(damaged("it is missing".into()));
-        }
-        Err(error) => return Err(error).context("read", path),
-    };
-    let length = file.metadata().context("read", path)?.len();
-    let pixels = count.checked_mul(level_bytes(channels, level) as u64);
-    if pixels.and_then(|pixels| pixels.checked_add(HEADER_BYTES as u64)) != Some(length) {
-        return Err(damaged(format!("its length of {length} bytes does not fit {count} images")));
-    }
-    let mut header = [0; HEADER_BYTES];
-    file.read_exact(&mut header).context("read", path)?;
-    if header != shard_header(channels, level, count) {
-        return Err(damaged("its header is not the one this program wrote".into()));
-    }
-    Ok(file)
-}
-
-/// Maps a shard whose length, header and BLAKE3 are as `about` says.
-pub(super) fn map_and_check(
-    path: &Path,
-    channels: usize,
-    level: u32,
-    about: &Shard,
-) -> Result<Mmap> {
-    let file = check_shape(path, channels, level, about.count)?;
-    let map = map::map(&file).context("map", path)?;
-    if blake3::hash(&map).to_hex().as_str() != about.blake3 {
-        let reason = "its content does not have the BLAKE3 of the manifest".into();
-        return Err(Error::Damaged { path: path.to_owned(), reason });
-    }
-    Ok(map)
 }

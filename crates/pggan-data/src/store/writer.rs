@@ -1,252 +1,20 @@
-//! Writing a store so that it can be killed at any moment.
-//!
-//! Everything is made in the folder `.partial` inside the destination and moved up when all is done, the
-//! manifest last; until then an older store at the destination stays as it is. Each finished shard of the
-//! *top* level is noted in a journal file beside it. A later run takes the noted shards over if their
-//! hashes are right, computes the levels below from them (no file is decoded twice) and goes on behind.
+//! Shards, image by image.
 
-use std::fs::{self, File, TryLockError};
-use std::io::{BufWriter, ErrorKind, Seek, SeekFrom, Write};
+use std::fs::{self, File};
+use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use memmap2::Mmap;
-use serde::{Deserialize, Serialize};
-
-use super::manifest::{Bad, Layout, Level, Manifest, Recipe, Shard};
-use super::reader::map_and_check;
-use super::{
-    LABELS, MANIFEST, NAMES, map, shard_header, shard_name, sync_folder, write_atomically,
-};
+use super::manifest::{Layout, Level, Shard};
+use super::shard::Kind;
+use super::{map, shard_name, sync_folder};
+use crate::Result;
 use crate::error::Context;
-use crate::pyramid::level_bytes;
-use crate::{Error, Labels, Result};
-
-const PARTIAL: &str = ".partial";
-const LOCK: &str = "lock";
-const RECIPE: &str = "recipe.json";
-
-/// Whether a preparation was begun in `dir`.
-pub(super) fn is_unfinished(dir: &Path) -> bool {
-    dir.join(PARTIAL).is_dir()
-}
-
-/// Whether `dir` holds files, but neither a store nor the beginning of one.
-pub(crate) fn is_foreign(dir: &Path) -> Result<bool> {
-    if !dir.is_dir() || is_unfinished(dir) || dir.join(MANIFEST).exists() {
-        return Ok(false);
-    }
-    Ok(fs::read_dir(dir).context("list", dir)?.next().is_some())
-}
-
-/// The folder in which a store is made.
-#[derive(Debug)]
-pub(crate) struct Staging {
-    dest: PathBuf,
-    dir: PathBuf,
-    /// Held for as long as this lives; the system frees it if the process dies.
-    _lock: File,
-    /// Whether `dest` was there before.
-    dest_is_ours: bool,
-}
-
-/// What is known of a finished shard of the top level.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Journal {
-    pub(crate) shard: Shard,
-    /// The first of the source's entries that was not used up when it was finished.
-    pub(crate) next_entry: usize,
-    /// The source's entries that became its images.
-    pub(crate) kept: Vec<usize>,
-    /// Files that failed to decode on the way.
-    pub(crate) bad: Vec<Bad>,
-    /// Its images that were enlarged.
-    pub(crate) enlarged: u64,
-}
-
-impl Staging {
-    /// Opens the staging folder in `dest`, making both as needed, for a store of `recipe` at `max_level`.
-    /// What an earlier run left there for another recipe is removed.
-    pub(crate) fn open(dest: &Path, recipe: &Recipe, max_level: u32) -> Result<Self> {
-        let dest_is_ours = !dest.exists();
-        let dir = dest.join(PARTIAL);
-        fs::create_dir_all(&dir).context("create", &dir)?;
-        let staging = Self { dest: dest.to_owned(), _lock: lock(dest, &dir)?, dir, dest_is_ours };
-        let note = serde_json::to_vec(&(recipe, max_level)).expect("a recipe always serializes");
-        if fs::read(staging.dir.join(RECIPE)).ok().as_ref() != Some(&note) {
-            staging.keep_only(&[])?;
-            write_atomically(&staging.dir.join(RECIPE), &note)?;
-        }
-        Ok(staging)
-    }
-
-    /// The folder that shards are written to.
-    pub(crate) fn dir(&self) -> &Path {
-        &self.dir
-    }
-
-    /// The manifest, if an earlier run got as far as that and had only to move the files up.
-    pub(crate) fn finished(&self) -> Option<Manifest> {
-        Manifest::read(&self.dir).ok().flatten()
-    }
-
-    /// Shards of the top level which an earlier run finished; all else is removed.
-    pub(crate) fn restore(&self, channels: usize, max_level: u32) -> Result<Vec<(Journal, Mmap)>> {
-        let mut restored: Vec<(Journal, Mmap)> = Vec::new();
-        let mut keep = vec![RECIPE.to_owned()];
-        loop {
-            let number = restored.len();
-            let first =
-                restored.last().map_or(0, |(journal, _)| journal.shard.first + journal.shard.count);
-            let (name, note) = (shard_name(max_level, number), journal_name(number));
-            let Some(journal) = fs::read(self.dir.join(&note))
-                .ok()
-                .and_then(|bytes| serde_json::from_slice::<Journal>(&bytes).ok())
-                .filter(|journal| journal.shard.file == name && journal.shard.first == first)
-            else {
-                break;
-            };
-            let Ok(map) = map_and_check(&self.dir.join(&name), channels, max_level, &journal.shard)
-            else {
-                break;
-            };
-            keep.extend([name, note]);
-            restored.push((journal, map));
-        }
-        self.keep_only(&keep)?;
-        Ok(restored)
-    }
-
-    /// Notes a finished shard of the top level.
-    pub(crate) fn note(&self, number: usize, journal: &Journal) -> Result<()> {
-        let bytes = serde_json::to_vec(journal).expect("a journal always serializes");
-        write_atomically(&self.dir.join(journal_name(number)), &bytes)
-    }
-
-    /// Completes the manifest with names and labels and moves all to the destination.
-    pub(crate) fn finish(
-        self,
-        mut manifest: Manifest,
-        names: &str,
-        labels: Option<&Labels>,
-    ) -> Result<Manifest> {
-        if let Some(labels) = labels {
-            let bytes = labels.to_bytes();
-            manifest.labels = labels.width() as u64;
-            manifest.labels_blake3 = Some(blake3::hash(&bytes).to_hex().to_string());
-            write_atomically(&self.dir.join(LABELS), &bytes)?;
-        }
-        manifest.names_blake3 = blake3::hash(names.as_bytes()).to_hex().to_string();
-        write_atomically(&self.dir.join(NAMES), names.as_bytes())?;
-        write_atomically(&self.dir.join(MANIFEST), &manifest.to_bytes())?;
-        self.publish(&manifest)?;
-        Ok(manifest)
-    }
-
-    /// Moves a finished store to the destination. A run that dies on the way leaves no manifest at the
-    /// destination and one here, and the next run goes on with this.
-    pub(crate) fn publish(self, manifest: &Manifest) -> Result<()> {
-        let old = self.dest.join(MANIFEST);
-        if let Err(error) = fs::remove_file(&old)
-            && error.kind() != ErrorKind::NotFound
-        {
-            return Err(error).context("replace", &old);
-        }
-        sync_folder(&self.dest)?;
-        let labels = manifest.labels_blake3.is_some().then_some(LABELS);
-        let files: Vec<&str> = manifest
-            .levels
-            .iter()
-            .flat_map(|level| &level.shards)
-            .map(|s| s.file.as_str())
-            .chain(labels)
-            .collect();
-        for item in fs::read_dir(&self.dest).context("list", &self.dest)? {
-            let item = item.context("list", &self.dest)?;
-            let name = item.file_name().to_string_lossy().into_owned();
-            if (is_shard_name(&name) || name == LABELS) && !files.contains(&name.as_str()) {
-                fs::remove_file(item.path()).context("remove", &item.path())?;
-            }
-        }
-        for name in files.into_iter().chain([NAMES]) {
-            match fs::rename(self.dir.join(name), self.dest.join(name)) {
-                // Moved by a run that died a moment later.
-                Err(error)
-                    if error.kind() == ErrorKind::NotFound && self.dest.join(name).exists() => {}
-                moved => moved.context("move", &self.dir.join(name))?,
-            }
-        }
-        sync_folder(&self.dest)?;
-        fs::rename(self.dir.join(MANIFEST), &old).context("write", &old)?;
-        sync_folder(&self.dest)?;
-        fs::remove_dir_all(&self.dir).context("remove", &self.dir)
-    }
-
-    /// Leaves the destination as it was before.
-    pub(crate) fn discard(self) -> Result<()> {
-        fs::remove_dir_all(&self.dir).context("remove", &self.dir)?;
-        if self.dest_is_ours {
-            fs::remove_dir(&self.dest).context("remove", &self.dest)?;
-        }
-        Ok(())
-    }
-
-    fn keep_only(&self, names: &[String]) -> Result<()> {
-        for item in fs::read_dir(&self.dir).context("list", &self.dir)? {
-            let item = item.context("list", &self.dir)?;
-            let name = item.file_name();
-            if name != LOCK && !names.iter().any(|kept| *kept == *name.to_string_lossy()) {
-                fs::remove_file(item.path()).context("remove", &item.path())?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Removes what a run for `recipe` left behind if it died when all but that was done.
-pub(crate) fn tidy(dest: &Path, recipe: &Recipe) -> Result<()> {
-    let dir = dest.join(PARTIAL);
-    let of_other = |note: Vec<u8>| match serde_json::from_slice::<(Recipe, u32)>(&note) {
-        Ok((other, _)) => other != *recipe,
-        Err(_) => false,
-    };
-    // Without a note it holds nothing but the lock: it was being removed.
-    if dir.is_dir() && !fs::read(dir.join(RECIPE)).is_ok_and(of_other) {
-        let _lock = lock(dest, &dir)?;
-        fs::remove_dir_all(&dir).context("remove", &dir)?;
-    }
-    Ok(())
-}
-
-/// Holds off other processes for as long as the file is open.
-fn lock(dest: &Path, dir: &Path) -> Result<File> {
-    let path = dir.join(LOCK);
-    let lock = File::create(&path).context("write", &path)?;
-    match lock.try_lock() {
-        Err(TryLockError::WouldBlock) => Err(Error::Busy { dest: dest.to_owned() }),
-        // A file system without locks: go on without.
-        Ok(()) | Err(TryLockError::Error(_)) => Ok(lock),
-    }
-}
-
-fn journal_name(number: usize) -> String {
-    format!("journal-{number:05}.json")
-}
-
-/// Whether a store could have a shard of this name.
-fn is_shard_name(name: &str) -> bool {
-    let parts =
-        name.strip_prefix('r').and_then(|rest| rest.strip_suffix(".safetensors")?.split_once('-'));
-    parts
-        .and_then(|(level, number)| Some(shard_name(level.parse().ok()?, number.parse().ok()?)))
-        .is_some_and(|own| own == name)
-}
 
 /// Writes the shards of one level, image by image, in order.
 #[derive(Debug)]
 pub(crate) struct LevelWriter {
     dir: PathBuf,
-    channels: usize,
-    level: u32,
+    kind: Kind,
     /// Images in a full shard.
     capacity: u64,
     shards: Vec<Shard>,
@@ -257,82 +25,105 @@ pub(crate) struct LevelWriter {
 struct OpenFile {
     path: PathBuf,
     file: BufWriter<File>,
+    /// Images so far.
     count: u64,
-    /// Of a full shard; of another count the header differs and the file is read again.
-    hasher: blake3::Hasher,
+    /// Where each file begins, behind the header, and the last one ends. Pixels need no such list.
+    offsets: Vec<u64>,
+    /// Of a full shard of pixels. Of all others the header is known at the end only, and the file is read again.
+    hasher: Option<blake3::Hasher>,
 }
 
 impl LevelWriter {
     /// A writer into `dir` that goes on after `shards`.
-    pub(crate) fn new(
-        dir: &Path,
-        channels: usize,
-        level: u32,
-        shard_bytes: u64,
-        shards: Vec<Shard>,
-    ) -> Self {
-        let capacity = (shard_bytes / level_bytes(channels, level) as u64).max(1);
-        Self { dir: dir.to_owned(), channels, level, capacity, shards, open: None }
+    pub(crate) fn new(dir: &Path, kind: Kind, shard_bytes: u64, shards: Vec<Shard>) -> Self {
+        let capacity = (shard_bytes / kind.image_bytes() as u64).max(1);
+        Self { dir: dir.to_owned(), kind, capacity, shards, open: None }
     }
 
-    /// Appends an image; tells the shard that it completed, if it did.
-    pub(crate) fn push(&mut self, pixels: &[u8]) -> Result<Option<&Shard>> {
-        if self.open.is_none() {
-            let path =
-                self.dir.join(shard_name(self.level, self.shards.len())).with_extension("partial");
-            let file = File::create(&path).context("write", &path)?;
-            let mut open = OpenFile {
-                path,
-                file: BufWriter::with_capacity(1 << 18, file),
-                count: 0,
-                hasher: blake3::Hasher::new(),
-            };
-            open.append(&shard_header(self.channels, self.level, self.capacity))?;
-            self.open = Some(open);
-        }
-        let open = self.open.as_mut().expect("it has just been opened");
-        open.append(pixels)?;
+    /// Appends an image, pixels or file as the layout asks; tells the shard that it completed, if it did.
+    pub(crate) fn push(&mut self, stored: &[u8]) -> Result<Option<&Shard>> {
+        let open = match &mut self.open {
+            Some(open) => open,
+            none => none.insert(OpenFile::create(
+                &self.dir.join(shard_name(self.kind.level, self.shards.len())),
+                self.kind,
+                self.capacity,
+            )?),
+        };
+        open.append(stored)?;
         open.count += 1;
+        if let Some(begin) = open.offsets.last() {
+            open.offsets.push(begin + stored.len() as u64);
+        }
         if open.count == self.capacity { self.complete() } else { Ok(None) }
     }
 
     /// Completes the last shard, if it is open.
     pub(crate) fn complete(&mut self) -> Result<Option<&Shard>> {
         let Some(open) = self.open.take() else { return Ok(None) };
-        let (path, count) = (open.path, open.count);
-        let mut file = open
-            .file
-            .into_inner()
-            .map_err(std::io::IntoInnerError::into_error)
-            .context("write", &path)?;
-        let hash = if count == self.capacity {
-            open.hasher.finalize()
-        } else {
-            file.seek(SeekFrom::Start(0)).context("write", &path)?;
-            file.write_all(&shard_header(self.channels, self.level, count))
-                .context("write", &path)?;
-            let file = File::open(&path).context("read", &path)?;
-            blake3::hash(&map::map(&file).context("map", &path)?)
-        };
-        file.sync_all().context("write", &path)?;
-        let name = shard_name(self.level, self.shards.len());
-        let whole = self.dir.join(&name);
-        fs::rename(&path, &whole).context("write", &whole)?;
+        let count = open.count;
+        let whole = open.path.with_extension("safetensors");
+        let blake3 = open.finish(self.kind, self.capacity, &whole)?;
         sync_folder(&self.dir)?;
         let first = self.shards.last().map_or(0, |shard| shard.first + shard.count);
-        self.shards.push(Shard { file: name, first, count, blake3: hash.to_hex().to_string() });
+        let file = shard_name(self.kind.level, self.shards.len());
+        self.shards.push(Shard { file, first, count, blake3 });
         Ok(self.shards.last())
     }
 
     /// All shards, when the last is complete.
     pub(crate) fn into_level(self) -> Level {
-        Level { level: self.level, layout: Layout::Raw, shards: self.shards }
+        Level { level: self.kind.level, layout: self.kind.layout, shards: self.shards }
     }
 }
 
 impl OpenFile {
+    /// Begins a shard that will be called `path`.
+    fn create(path: &Path, kind: Kind, capacity: u64) -> Result<Self> {
+        let path = path.with_extension("partial");
+        let file = BufWriter::with_capacity(1 << 18, File::create(&path).context("write", &path)?);
+        let (hasher, offsets) = match kind.layout {
+            Layout::Raw => (Some(blake3::Hasher::new()), Vec::new()),
+            _ => (None, vec![0]),
+        };
+        let mut open = Self { path, file, count: 0, offsets, hasher };
+        // For the time being, unless the shard becomes full.
+        open.append(&kind.header(capacity, capacity.saturating_mul(kind.image_bytes() as u64)))?;
+        Ok(open)
+    }
+
     fn append(&mut self, bytes: &[u8]) -> Result<()> {
-        self.hasher.update(bytes);
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(bytes);
+        }
         self.file.write_all(bytes).context("write", &self.path)
+    }
+
+    /// Writes what is missing, and names the file `whole`; returns its BLAKE3.
+    fn finish(mut self, kind: Kind, capacity: u64, whole: &Path) -> Result<String> {
+        let mut bytes = self.count * kind.image_bytes() as u64;
+        if let Some(&end) = self.offsets.last() {
+            bytes = end.next_multiple_of(8);
+            self.append(&[0; 8][..(bytes - end) as usize])?;
+            let offsets: Vec<u8> = self.offsets.iter().flat_map(|at| at.to_le_bytes()).collect();
+            self.append(&offsets)?;
+        }
+        let Self { path, file, count, hasher, .. } = self;
+        let mut file = file
+            .into_inner()
+            .map_err(std::io::IntoInnerError::into_error)
+            .context("write", &path)?;
+        let hash = match hasher {
+            Some(hasher) if count == capacity => hasher.finalize(),
+            _ => {
+                file.seek(SeekFrom::Start(0)).context("write", &path)?;
+                file.write_all(&kind.header(count, bytes)).context("write", &path)?;
+                let file = File::open(&path).context("read", &path)?;
+                blake3::hash(&map::map(&file).context("map", &path)?)
+            }
+        };
+        file.sync_all().context("write", &path)?;
+        fs::rename(&path, whole).context("write", whole)?;
+        Ok(hash.to_hex().to_string())
     }
 }

@@ -244,7 +244,7 @@ fn lying_manifests() {
         ("\"count\": 3", "\"count\": 0"),
         ("\"first\": 0", "\"first\": 1"),
         ("r03-00000", "../r03-00000"),
-        ("\"version\": 2", "\"version\": 3"),
+        ("\"version\": 3", "\"version\": 4"),
         ("\"labels\": 0", "\"labels\": 5"),
         ("\"labels\": 0", "\"labels\": 18446744073709551615"),
         ("pggan-pyramid", "another"),

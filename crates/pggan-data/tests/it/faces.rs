@@ -69,7 +69,7 @@ fn celebahq_with_deltas() {
     );
     let store = Store::open(space.file("out")).unwrap();
     for (index, [_, _, finished]) in listed().iter().enumerate() {
-        assert_eq!(md5(store.image(10, index as u64).unwrap()), *finished, "image {index}");
+        assert_eq!(md5(&store.image(10, index as u64).unwrap()), *finished, "image {index}");
     }
     assert_eq!(
         fs::read_to_string(space.file("out/names.txt")).unwrap(),
@@ -95,7 +95,7 @@ fn celebahq_without_deltas() {
     let store = Store::open(space.file("listed")).unwrap();
     assert_eq!(store.images(), 2);
     for (index, [_, aligned, _]) in listed().iter().enumerate() {
-        assert_eq!(md5(store.image(10, index as u64).unwrap()), *aligned, "image {index}");
+        assert_eq!(md5(&store.image(10, index as u64).unwrap()), *aligned, "image {index}");
     }
     prepare(&["--dest=all"]).ok();
     let all = Store::open(space.file("all")).unwrap();

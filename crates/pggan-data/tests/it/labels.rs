@@ -242,7 +242,7 @@ fn grey_and_rgba_stores() {
     assert!(refused.contains("channels 4, not 3"), "{refused}");
     space.prepare(&["--channels", "1", "--force", "--background", "black"]).ok();
     let store = open(&space);
-    assert_eq!(store.image(3, 0).unwrap(), [0; 64]);
+    assert_eq!(*store.image(3, 0).unwrap(), [0; 64]);
     // 0.299·90 + 0.587·60 + 0.114·90 = 72.4
     assert_eq!(store.image(3, 1).unwrap()[2 * 8 + 3], 72);
     assert!(space.run(&["verify", "out"]).ok().contains("sound"));

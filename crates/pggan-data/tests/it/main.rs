@@ -6,6 +6,7 @@
 )]
 
 mod bad_input;
+mod codec;
 mod export;
 mod faces;
 mod hostile;

@@ -23,7 +23,7 @@ fn kill_at(space: &Space, arguments: &[&str], file: &str) -> bool {
 }
 
 /// The same, from the start and again until it was in time and the file is still there.
-fn killed_at(space: &Space, arguments: &[&str], file: &str, before: impl Fn()) {
+pub(crate) fn killed_at(space: &Space, arguments: &[&str], file: &str, before: impl Fn()) {
     loop {
         fs::remove_dir_all(space.file("out")).ok();
         before();

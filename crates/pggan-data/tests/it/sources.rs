@@ -224,7 +224,7 @@ fn tfrecords_of_tensorflow_pixel_for_pixel() {
         for (index, image) in images.iter().enumerate() {
             let pixels = store.image(level, index as u64).unwrap();
             let mut crc = flate2::Crc::new();
-            crc.update(pixels);
+            crc.update(&pixels);
             assert_eq!(image["crc32"], crc.sum(), "level {level} image {index}");
             assert_eq!(image["first4"], serde_json::json!(pixels[..4]));
         }
@@ -233,7 +233,7 @@ fn tfrecords_of_tensorflow_pixel_for_pixel() {
     assert_eq!((lower.images(), lower.max_level()), (5, 2));
     for index in 0..5 {
         let mut pixels = Vec::new();
-        pixels.extend_from_slice(lower.image(2, index).unwrap());
+        pixels.extend_from_slice(&lower.image(2, index).unwrap());
         let whole = prepare(&space, data.to_str().unwrap(), &[]);
         assert_eq!(whole.image(2, index).unwrap(), pixels);
     }
@@ -381,7 +381,7 @@ fn synthetic_images_are_what_they_were() {
         store.labels().unwrap().by_class().unwrap().iter().map(Vec::len).collect();
     assert!(counts.iter().all(|&count| count > 5), "{counts:?}");
     let mut crc = flate2::Crc::new();
-    (0..40).for_each(|i| crc.update(store.image(5, i).unwrap()));
+    (0..40).for_each(|i| crc.update(&store.image(5, i).unwrap()));
     assert_eq!(crc.sum(), SYNTHETIC_CRC, "a change of these images needs a changelog entry");
     let error = space.run(&["prepare", "--source", "synthetic:9x3", "--dest", "x"]).error();
     assert!(error.contains("synthetic:COUNTxSIDE"), "{error}");

@@ -87,7 +87,7 @@ impl ImageSet for StoreSet {
                 let image = self.store.image(self.level, self.order[place] as u64)?;
                 // Grey is RGB of three equal planes.
                 for _ in 0..3 / self.store.channels() {
-                    pixels.extend_from_slice(image);
+                    pixels.extend_from_slice(&image);
                 }
                 let chance = || random::stream(0, "mirrored real images", 0, place as u64).random();
                 if self.mirror && chance() {
