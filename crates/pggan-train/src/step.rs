@@ -82,11 +82,12 @@ pub fn discriminator_step(
 
 /// Whether the scores' passes and the penalty's run beside each other, which takes more memory. Where operations are
 /// short, threads wait for one another at the end of each longer than it would take to do something else. The shapes decide, not
-/// the machine, since the sum of the two gradients is rounded differently.
+/// the number of threads, since the sum of the two gradients is rounded differently. Another device has its own queue, and gains
+/// nothing.
 fn small(d: &Discriminator, images: &Tensor) -> bool {
     let [n, h, w, _] = *images.dims() else { return false };
     let weights: usize = d.params().iter().map(|param| param.value.elem_count()).sum();
-    n * h * w <= SMALL_PIXELS && weights <= SMALL_WEIGHTS
+    images.device().is_cpu() && n * h * w <= SMALL_PIXELS && weights <= SMALL_WEIGHTS
 }
 
 const SMALL_PIXELS: usize = 8 << 10; // measured: 16 of 16x16 gain, of 32x32 lose
