@@ -5,8 +5,8 @@ use crate::decode::{Decoder, Form};
 use crate::faces::{Aligner, Faces};
 use crate::pyramid::{Pyramid, level_bytes, levels, pyramid_bytes};
 use crate::source::{MAX_FILE_BYTES, Source};
-use crate::store::manifest::{Bad, Layout, Recipe};
-use crate::store::{Journal, Kind, LevelWriter, MappedShard, Staging};
+use crate::store::manifest::{Bad, Layout, Level, Recipe};
+use crate::store::{Journal, Kind, LevelWriter, MappedShard, Staging, WriteBehind};
 use crate::survey::Survey;
 use crate::transform::Transform;
 use crate::{MIN_LEVEL, PrepareOptions, Progress, Result, parallel};
@@ -31,8 +31,8 @@ pub(crate) struct Built {
     pub(crate) kept: Vec<usize>,
     pub(crate) bad: Vec<Bad>,
     pub(crate) enlarged: u64,
-    /// From the top level down.
-    pub(crate) writers: Vec<LevelWriter>,
+    /// From the lowest up.
+    pub(crate) levels: Vec<Level>,
 }
 
 /// An image on its way from a thread to the writer.
@@ -67,12 +67,16 @@ impl Build<'_> {
         }
         // What the shard that is being filled adds to these begins here.
         let (mut noted_kept, mut noted_bad, mut noted_enlarged) = (kept.len(), bad.len(), enlarged);
-        let mut writers: Vec<LevelWriter> = (MIN_LEVEL..=max_level)
+        let total = tops.len() + fresh.len();
+        let behind = WriteBehind::start();
+        let mut writers: Vec<LevelWriter<'_>> = (MIN_LEVEL..=max_level)
             .rev()
             .map(|level| {
                 let shards =
                     if level == max_level { std::mem::take(&mut shards) } else { Vec::new() };
-                LevelWriter::new(staging.dir(), recipe.kind(level), options.shard_bytes, shards)
+                let kind = recipe.kind(level);
+                let bytes = options.shard_bytes;
+                LevelWriter::new(staging.dir(), &behind, kind, bytes, shards, total as u64)
             })
             .collect();
 
@@ -84,7 +88,6 @@ impl Build<'_> {
             files: vec![Vec::new(); (MIN_LEVEL..=max_level).filter(is_compressed).count()],
         };
         let slots = vec![slot; 2 * options.threads + 2];
-        let total = tops.len() + fresh.len();
         parallel::ordered(options.threads, total, slots, worker, |index, slot| {
             let done = index as u64 + 1;
             progress(Progress::Images { done, total: total as u64, restored: tops.len() as u64 });
@@ -126,7 +129,9 @@ impl Build<'_> {
         }
         bad.extend(survey.bad);
         bad.sort_by_key(|bad| bad.entry);
-        Ok(Built { restored: tops.len() as u64, kept, bad, enlarged, writers })
+        let levels = writers.into_iter().rev().map(LevelWriter::into_level).collect();
+        behind.finish()?;
+        Ok(Built { restored: tops.len() as u64, kept, bad, enlarged, levels })
     }
 }
 

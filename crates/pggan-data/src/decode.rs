@@ -76,10 +76,12 @@ pub fn dimensions(form: Form, bytes: &[u8]) -> Result<(u32, u32), String> {
     if let Form::Pixels { width, height, .. } = form {
         return Ok((width, height));
     }
+    if let Some(dimensions) = plain_jpeg(bytes) {
+        return Ok(dimensions);
+    }
     guarded(|| {
-        let header = Header::read(bytes)?;
-        let (width, height) = (header.width, header.height);
-        Ok(if swaps_sides(header.orientation) { (height, width) } else { (width, height) })
+        let Opened { width, height, orientation, .. } = Opened::read(bytes)?;
+        Ok(if swaps_sides(orientation) { (height, width) } else { (width, height) })
     })
 }
 
@@ -126,11 +128,11 @@ impl Decoder {
             self.convert(bytes, width, height, colour_type(channels)?)?;
             return Ok(then(self.picture((width, height))));
         }
-        let header = guarded(|| Header::read(bytes))?;
-        let large = header.bytes > LARGE_BYTES;
+        let opened = guarded(|| Opened::read(bytes))?;
+        let large = opened.bytes > LARGE_BYTES;
         // A panic elsewhere leaves nothing half done behind this lock.
         let _turn = large.then(|| LARGE.lock().unwrap_or_else(PoisonError::into_inner));
-        let result = guarded(|| self.file(bytes, &header)).map(|size| then(self.picture(size)));
+        let result = guarded(|| self.file(opened)).map(|size| then(self.picture(size)));
         if large || result.is_err() {
             (self.raw, self.pixels) = (Vec::new(), Vec::new());
         }
@@ -142,30 +144,29 @@ impl Decoder {
     }
 
     /// Fills `self.pixels` from an encoded file; returns width and height.
-    fn file(&mut self, bytes: &[u8], header: &Header) -> Result<(u32, u32), String> {
-        let (width, height) = (header.width, header.height);
+    fn file(&mut self, opened: Opened<'_>) -> Result<(u32, u32), String> {
+        let Opened { format, width, height, bytes, orientation } = opened;
         let size = width as usize * height as usize * self.channels;
-        let mut jpeg = (header.format == ImageFormat::Jpeg).then(|| jpeg(bytes));
-        let mut other = match jpeg {
-            Some(_) => None,
-            None => Some(decoder(bytes, header.format)?),
+        let color = match &format {
+            Format::Jpeg(_) => ColorType::Rgb8,
+            Format::Other(decoder) => decoder.color_type(),
         };
-        let color = other.as_ref().map_or(ColorType::Rgb8, ImageDecoder::color_type);
         let direct = (color, self.channels) == (ColorType::Rgb8, 3);
         let mut buffer = std::mem::take(if direct { &mut self.pixels } else { &mut self.raw });
-        buffer.resize(if direct { size } else { header.bytes as usize }, 0);
-        let profile = if let Some(jpeg) = &mut jpeg {
-            jpeg.decode_into(&mut buffer).map_err(jpeg_reason)?;
-            // That of a CMYK file is for CMYK, which is gone.
-            jpeg.icc_profile().filter(|_| {
-                !matches!(jpeg.input_colorspace(), Some(ColorSpace::CMYK | ColorSpace::YCCK))
-            })
-        } else if let Some(mut decoder) = other.take() {
-            let profile = decoder.icc_profile().unwrap_or(None);
-            decoder.read_image(&mut buffer).map_err(|error| error.to_string())?;
-            profile
-        } else {
-            None
+        buffer.resize(if direct { size } else { bytes as usize }, 0);
+        let profile = match format {
+            Format::Jpeg(mut jpeg) => {
+                jpeg.decode_into(&mut buffer).map_err(jpeg_reason)?;
+                // That of a CMYK file is for CMYK, which is gone.
+                jpeg.icc_profile().filter(|_| {
+                    !matches!(jpeg.input_colorspace(), Some(ColorSpace::CMYK | ColorSpace::YCCK))
+                })
+            }
+            Format::Other(mut decoder) => {
+                let profile = decoder.icc_profile().unwrap_or(None);
+                decoder.read_image_boxed(&mut buffer).map_err(|error| error.to_string())?;
+                profile
+            }
         };
         if let Some(profile) = profile
             && !self.as_stored
@@ -178,7 +179,7 @@ impl Decoder {
             self.convert(&buffer, width, height, color)?;
             self.raw = buffer;
         }
-        if header.orientation == Orientation::NoTransforms || self.as_stored {
+        if orientation == Orientation::NoTransforms || self.as_stored {
             return Ok((width, height));
         }
         let pixels = std::mem::take(&mut self.pixels);
@@ -188,7 +189,7 @@ impl Decoder {
             _ => RgbaImage::from_raw(width, height, pixels).map(DynamicImage::ImageRgba8),
         };
         let mut image = image.expect("the buffer was made for width x height");
-        image.apply_orientation(header.orientation);
+        image.apply_orientation(orientation);
         let dimensions = (image.width(), image.height());
         self.pixels = image.into_bytes();
         Ok(dimensions)
@@ -212,9 +213,9 @@ impl Decoder {
     }
 }
 
-/// What a file says about itself, checked against the limits.
-struct Header {
-    format: ImageFormat,
+/// A file whose header has been read, and checked against the limits.
+struct Opened<'a> {
+    format: Format<'a>,
     width: u32,
     height: u32,
     /// Bytes that the decoder writes.
@@ -222,29 +223,38 @@ struct Header {
     orientation: Orientation,
 }
 
-impl Header {
-    fn read(bytes: &[u8]) -> Result<Self, String> {
-        let format = image::guess_format(bytes).map_err(|_| "its content is no image")?;
-        let header = match format {
+/// A decoder that is at the first pixel.
+enum Format<'a> {
+    Jpeg(Box<JpegDecoder<ZCursor<&'a [u8]>>>),
+    Other(Box<dyn ImageDecoder + 'a>),
+}
+
+impl<'a> Opened<'a> {
+    fn read(file: &'a [u8]) -> Result<Self, String> {
+        let format = image::guess_format(file).map_err(|_| "its content is no image")?;
+        let opened = match format {
             ImageFormat::Jpeg => {
-                let mut decoder = jpeg(bytes);
+                let mut decoder = Box::new(jpeg(file));
                 decoder.decode_headers().map_err(jpeg_reason)?;
                 let (width, height) = decoder.dimensions().ok_or("the header has no dimensions")?;
                 let (width, height) = (width as u32, height as u32);
                 let orientation =
                     decoder.exif().and_then(|exif| Orientation::from_exif_chunk(exif));
                 let orientation = orientation.unwrap_or(Orientation::NoTransforms);
-                Self { format, width, height, bytes: 3 * width as u64 * height as u64, orientation }
+                let bytes = 3 * width as u64 * height as u64;
+                Self { format: Format::Jpeg(decoder), width, height, bytes, orientation }
             }
             ImageFormat::Png | ImageFormat::WebP | ImageFormat::Gif | ImageFormat::Bmp => {
-                let mut decoder = decoder(bytes, format)?;
+                let mut decoder = decoder(file, format)?;
                 let (width, height) = decoder.dimensions();
                 let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-                Self { format, width, height, bytes: decoder.total_bytes(), orientation }
+                let bytes = decoder.total_bytes();
+                let format = Format::Other(Box::new(decoder));
+                Self { format, width, height, bytes, orientation }
             }
             other => return Err(format!("{other:?} is not supported; convert it to PNG")),
         };
-        let Self { width, height, bytes, .. } = header;
+        let Self { width, height, bytes, .. } = opened;
         if width == 0 || height == 0 {
             return Err("it has no pixels".into());
         }
@@ -253,7 +263,32 @@ impl Header {
                 "{width}x{height} pixels are above the limit of {MAX_PIXELS} in all"
             ));
         }
-        Ok(header)
+        Ok(opened)
+    }
+}
+
+/// Width and height of a JPEG that has no EXIF and is within the limits. Its decoder would build the Huffman tables too, in
+/// more time than it takes to read a small file.
+fn plain_jpeg(bytes: &[u8]) -> Option<(u32, u32)> {
+    let mut rest = bytes.strip_prefix(&[0xFF, 0xD8])?;
+    loop {
+        let [0xFF, marker, high, low, ref behind @ ..] = *rest else { return None };
+        let length = usize::from(u16::from_be_bytes([high, low])).checked_sub(2)?;
+        let (body, next) = behind.split_at_checked(length)?;
+        match marker {
+            // The frame: baseline, extended or progressive.
+            0xC0..=0xC2 => {
+                let [8, y1, y0, x1, x0, ..] = *body else { return None };
+                let side = |high, low| u32::from(u16::from_be_bytes([high, low]));
+                let (width, height) = (side(x1, x0), side(y1, y0));
+                let pixels = u64::from(width) * u64::from(height);
+                return (1..=MAX_PIXELS).contains(&pixels).then_some((width, height));
+            }
+            0xE1 if body.starts_with(b"Exif") => return None,
+            // Tables, notes of applications, comments.
+            0xC4 | 0xDB | 0xDD | 0xE0..=0xEF | 0xFE => rest = next,
+            _ => return None,
+        }
     }
 }
 

@@ -7,8 +7,8 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-/// Calls `work` on items `0..count` from `threads` threads and `consume` on the results, in order, from
-/// this one.
+/// Calls `work` on items `0..count` on `threads` threads, of which the calling one is the first, and `consume` on the
+/// results, in order, on the calling one.
 ///
 /// `slots` are buffers that travel with the items: no more items are in the making than there are slots,
 /// so memory is bounded by them, however slow `consume` is. Each thread has a worker of its own, made by
@@ -32,7 +32,7 @@ where
     }
     let queue = Mutex::new(Queue { free_slots, next: 0, count });
     thread::scope(|scope| {
-        for _ in 0..threads.clamp(1, count.max(1)) {
+        for _ in 1..threads.min(count) {
             let (queue, worker, done) = (&queue, &worker, done.clone());
             scope.spawn(move || match worker() {
                 Ok(mut work) => {
@@ -54,22 +54,30 @@ where
         drop(done);
         // Whichever way this ends, `free` and `finished` go away with it, and the threads stop.
         let (free, finished) = (free, finished);
+        let mut work = worker()?;
         let mut waiting = BTreeMap::new();
         let mut next = 0;
-        for message in &finished {
+        while next < count {
+            // The others' results come first, since they wait for slots. Then this thread works like them, and
+            // waits only when there is nothing to take.
+            let message = if let Ok(message) = finished.try_recv() {
+                message
+            } else if let Some((index, mut slot)) = take_at_once(&queue) {
+                work(index, &mut slot);
+                Message::Done(index, slot)
+            } else {
+                finished.recv().expect("a thread has the item that is waited for")
+            };
             match message {
-                Message::Done(index, slot) => waiting.insert(index, slot),
+                Message::Done(index, slot) => drop(waiting.insert(index, slot)),
                 Message::Failed(error) => return Err(error),
                 Message::Panicked(panic) => resume_unwind(panic),
-            };
+            }
             while let Some(mut slot) = waiting.remove(&next) {
                 consume(next, &mut slot)?;
                 next += 1;
                 // No thread left to take it: all items are in the making.
                 free.send(slot).ok();
-            }
-            if next == count {
-                break;
             }
         }
         Ok(())
@@ -98,6 +106,18 @@ fn take<T>(queue: &Mutex<Queue<T>>) -> Option<(usize, T)> {
         return None;
     }
     let slot = queue.free_slots.recv().ok()?;
+    queue.next += 1;
+    Some((queue.next - 1, slot))
+}
+
+/// The same without waiting.
+fn take_at_once<T>(queue: &Mutex<Queue<T>>) -> Option<(usize, T)> {
+    // Whoever has the lock for longer than a moment waits for a slot.
+    let mut queue = queue.try_lock().ok()?;
+    if queue.next == queue.count {
+        return None;
+    }
+    let slot = queue.free_slots.try_recv().ok()?;
     queue.next += 1;
     Some((queue.next - 1, slot))
 }

@@ -1,25 +1,42 @@
 //! Pixels, as decoders and files have them, to planes, as networks have them, and back.
 
+#![expect(
+    clippy::inline_always,
+    reason = "loops are compiled anew for each instruction set, see `pulp`"
+)]
+
+use pulp::{Arch, Simd, WithSimd};
+
 /// `[…, channels]` to `[channels, …]`.
 pub(crate) fn split(pixels: &[u8], channels: usize, planes: &mut [u8]) {
     match channels {
-        3 => split_into::<3>(pixels, planes),
-        4 => split_into::<4>(pixels, planes),
+        3 => Arch::new().dispatch(Split::<3> { pixels, planes }),
+        4 => Arch::new().dispatch(Split::<4> { pixels, planes }),
         _ => planes.copy_from_slice(pixels),
     }
 }
 
-fn split_into<const C: usize>(pixels: &[u8], planes: &mut [u8]) {
-    let length = pixels.len() / C;
-    let mut rest = planes;
-    let mut planes: [&mut [u8]; C] = std::array::from_fn(|_| {
-        let (plane, behind) = std::mem::take(&mut rest).split_at_mut(length);
-        rest = behind;
-        plane
-    });
-    for (i, pixel) in pixels.as_chunks::<C>().0.iter().enumerate() {
-        for (plane, &value) in planes.iter_mut().zip(pixel) {
-            plane[i] = value;
+struct Split<'a, const C: usize> {
+    pixels: &'a [u8],
+    planes: &'a mut [u8],
+}
+
+impl<const C: usize> WithSimd for Split<'_, C> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let Self { pixels, planes: mut rest } = self;
+        let length = pixels.len() / C;
+        let mut planes: [&mut [u8]; C] = std::array::from_fn(|_| {
+            let (plane, behind) = std::mem::take(&mut rest).split_at_mut(length);
+            rest = behind;
+            plane
+        });
+        for (i, pixel) in pixels.as_chunks::<C>().0.iter().enumerate() {
+            for (plane, &value) in planes.iter_mut().zip(pixel) {
+                plane[i] = value;
+            }
         }
     }
 }

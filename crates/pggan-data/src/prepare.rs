@@ -9,7 +9,7 @@ use crate::source::{LabelsFrom, Source};
 use crate::store::manifest::{
     Bad, BadFiles, Compression, Crop, Filter, Layout, MAX_LISTED, Manifest, Recipe,
 };
-use crate::store::{LevelWriter, MANIFEST, Staging, is_foreign, tidy};
+use crate::store::{MANIFEST, Staging, is_foreign, tidy};
 use crate::survey::{Survey, check_resolution};
 use crate::{CHANNELS, Error, Part, Result};
 
@@ -255,13 +255,12 @@ pub fn prepare(options: &PrepareOptions, mut progress: impl FnMut(Progress)) -> 
         top,
         staging: &staging,
     };
-    let Built { restored, kept, bad, enlarged, writers } = build.run(progress)?;
+    let Built { restored, kept, bad, enlarged, levels } = build.run(progress)?;
     if kept.len() < needed {
         staging.discard()?;
         return Err(too_few(kept.len() as u64, &bad));
     }
 
-    let levels = writers.into_iter().rev().map(LevelWriter::into_level).collect();
     let mut manifest = Manifest::new(&source, recipe, levels);
     manifest.enlarged = enlarged;
     manifest.bad = BadFiles { count: bad.len() as u64, files: bad };

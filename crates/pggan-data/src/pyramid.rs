@@ -5,6 +5,13 @@
 //! Up to 1024x1024 every mean is exact in `f32` (8 bits of value and 2 for each of 8 levels make 24), so
 //! the order of summation is of no account.
 
+#![expect(
+    clippy::inline_always,
+    reason = "loops are compiled anew for each instruction set, see `pulp`"
+)]
+
+use pulp::{Arch, Simd, WithSimd};
+
 use crate::MIN_LEVEL;
 
 /// Bytes of one image of `channels` planes at `level`.
@@ -44,54 +51,84 @@ impl Pyramid {
     /// Fills the lower levels of `image`, a buffer of [`pyramid_bytes`] that begins with the top level,
     /// `[channels, side, side]`.
     pub fn fill(&mut self, max_level: u32, image: &mut [u8]) {
-        let channels = self.channels;
-        let (top, mut rest) = image.split_at_mut(level_bytes(channels, max_level));
-        let side = 1 << max_level;
-        self.above.resize(channels * side * side / 4, 0.0);
-        self.below.resize(channels * side * side / 16, 0.0);
-        halve_bytes(top, side, &mut self.above);
+        let pixels = 1 << (2 * max_level);
+        // They change places at every level, so either may be the one that the second takes.
+        self.above.resize(pixels / 4, 0.0);
+        self.below.resize(pixels / 4, 0.0);
+        let arch = Arch::new();
+        for channel in 0..self.channels {
+            arch.dispatch(Plane { scratch: self, channel, max_level, image });
+        }
+    }
+}
+
+/// Fills the lower levels of one channel. (One at a time, for its means to stay in the cache.)
+struct Plane<'a> {
+    scratch: &'a mut Pyramid,
+    channel: usize,
+    max_level: u32,
+    image: &'a mut [u8],
+}
+
+impl WithSimd for Plane<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let Self { scratch: Pyramid { channels, above, below }, channel, max_level, image } = self;
+        let of_channel = |level| {
+            let bytes = level_bytes(1, level);
+            channel * bytes..(channel + 1) * bytes
+        };
+        let (top, mut rest) = image.split_at_mut(level_bytes(*channels, max_level));
         for level in (MIN_LEVEL..max_level).rev() {
-            let side = 1 << level;
-            let (stored, lower) = rest.split_at_mut(level_bytes(channels, level));
+            let (stored, lower) = rest.split_at_mut(level_bytes(*channels, level));
             rest = lower;
-            for (byte, &mean) in stored.iter_mut().zip(&self.above) {
-                *byte = round(mean);
-            }
-            if level > MIN_LEVEL {
-                halve(&self.above, side, &mut self.below);
-                std::mem::swap(&mut self.above, &mut self.below);
+            let stored = &mut stored[of_channel(level)];
+            if level + 1 == max_level {
+                halve_bytes(&top[of_channel(max_level)], 2 << level, above, stored);
+            } else {
+                halve(above, 2 << level, below, stored);
+                std::mem::swap(above, below);
             }
         }
     }
 }
 
-/// 2x2 means of `from`, `[…, side, side]`. (`side` is even, so rows pair up within a plane.)
-fn halve(from: &[f32], side: usize, to: &mut [f32]) {
-    for (rows, out) in from.chunks_exact(2 * side).zip(to.chunks_exact_mut(side / 2)) {
+/// 2x2 means of `from`, `[side, side]`, as they are and rounded.
+#[inline(always)]
+fn halve(from: &[f32], side: usize, to: &mut [f32], rounded: &mut [u8]) {
+    let outs = to.chunks_exact_mut(side / 2).zip(rounded.chunks_exact_mut(side / 2));
+    for (rows, (out, bytes)) in from.chunks_exact(2 * side).zip(outs) {
         let (upper, lower) = rows.split_at(side);
         let boxes = upper.as_chunks::<2>().0.iter().zip(lower.as_chunks::<2>().0);
-        for (mean, (&[a, b], &[c, d])) in out.iter_mut().zip(boxes) {
+        for ((mean, byte), (&[a, b], &[c, d])) in out.iter_mut().zip(bytes).zip(boxes) {
             *mean = (a + b + c + d) * 0.25;
+            *byte = round(*mean);
         }
     }
 }
 
 /// The same from bytes. Pairs are summed as halves of a `u16`, which the compiler turns into vectors.
-fn halve_bytes(from: &[u8], side: usize, to: &mut [f32]) {
+#[inline(always)]
+fn halve_bytes(from: &[u8], side: usize, to: &mut [f32], rounded: &mut [u8]) {
     let sum = |&pair: &[u8; 2]| {
         let both = u16::from_ne_bytes(pair);
         (both & 0xFF) + (both >> 8)
     };
-    for (rows, out) in from.chunks_exact(2 * side).zip(to.chunks_exact_mut(side / 2)) {
+    let outs = to.chunks_exact_mut(side / 2).zip(rounded.chunks_exact_mut(side / 2));
+    for (rows, (out, bytes)) in from.chunks_exact(2 * side).zip(outs) {
         let (upper, lower) = rows.split_at(side);
         let boxes = upper.as_chunks::<2>().0.iter().zip(lower.as_chunks::<2>().0);
-        for (mean, (above, below)) in out.iter_mut().zip(boxes) {
+        for ((mean, byte), (above, below)) in out.iter_mut().zip(bytes).zip(boxes) {
             *mean = (sum(above) + sum(below)) as f32 * 0.25;
+            *byte = round(*mean);
         }
     }
 }
 
 /// Rounds a mean in [0, 255] half to even.
+#[inline(always)]
 fn round(mean: f32) -> u8 {
     // At 1.5·2²³ the last bit of an f32 counts ones, so the addition rounds (to even, as IEEE addition
     // does), and the low byte of the bits is the result. `round_ties_even` is a call on plain x86-64.

@@ -7,7 +7,7 @@ use crate::transform::inside;
 use crate::{Error, MAX_RESOLUTION, MIN_LEVEL, PrepareOptions, Result, decode, parallel};
 
 /// Read of each file at first. It holds the header of most; the rest are read whole.
-const BEGINNING: u64 = 64 << 10;
+const BEGINNING: u64 = 16 << 10;
 /// The share of the images that must reach the resolution without being enlarged, in percent.
 const MUST_REACH: u64 = 95;
 /// The highest level chosen without being asked for: the paper's largest.

@@ -64,6 +64,11 @@ impl Transform {
         let (x, y, w, h) = self.crop.region(width, height);
         let region = (left + x, top + y, w, h);
         let to = self.crop.target(self.resolution, width, height);
+        let square = (0, 0, self.resolution, self.resolution);
+        if region == square && (picture.width, picture.height) == to {
+            planes::split(picture.pixels, picture.channels, planes);
+            return Ok(());
+        }
         self.resized.resize(picture.channels * to.0 as usize * to.1 as usize, 0);
         match picture.channels {
             1 => self.resize::<U8>(picture, region, to)?,

@@ -35,6 +35,7 @@
 //! threads, the time, or the paths. The manifest appears last: a folder without one is unfinished, never
 //! wrong.
 
+mod behind;
 pub mod manifest;
 mod map;
 mod reader;
@@ -47,6 +48,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
 
+pub(crate) use behind::WriteBehind;
 pub use reader::Store;
 pub(crate) use shard::{Kind, MappedShard};
 pub(crate) use staging::{Journal, Staging, is_foreign, tidy};
