@@ -296,6 +296,11 @@ write("sources/lmdb-key/data.mdb", meta() * 2 + page(2, 18, struct.pack("<HHHH",
 write("sources/lmdb-value/data.mdb", meta() * 2 + page(2, 18, struct.pack("<HHHH", 65535, 65535, 0, 0), [4088]))
 write("sources/lmdb-overflow/data.mdb", meta() * 2 + page(2, 18, struct.pack("<HHHHQ", 10, 0, 1, 0, 2**61), [4080]))
 write("sources/lmdb-lower/data.mdb", meta() * 2 + page(2, 3))
+# One node, whose key is half of its page, 16,000 times: half a gigabyte of names.
+pages = b"".join(meta(page_size=65536).ljust(65536, b"\0") for _ in range(2))
+node = struct.pack("<HHHH", 10, 0, 0, 32000) + b"\xFF" * 32000 + b"no picture"
+start = struct.pack("<QHHHH", 2, 0, 2, 16 + 2 * 16000, 0) + struct.pack("<H", 65536 - len(node)) * 16000
+write("sources/lmdb-overlap/data.mdb", pages + start.ljust(65536 - len(node), b"\0") + node)
 
 # ----------------------------------------------------------------------------------------------- SVHN
 
