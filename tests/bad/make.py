@@ -322,5 +322,7 @@ write("sources/mat-noise.mat", mat + struct.pack("<II", 15, 50) + bytes(50))
 bomb = zlib.compress(matrix(b"X", (32, 32, 3, 8192), bytes(8192 * 3072)), 9)
 write("sources/mat-bomb.mat", mat + struct.pack("<II", 15, len(bomb)) + bomb)
 write("sources/mat-no-digits.mat", mat + matrix(b"X", (32, 32, 3, 1), bytes(3072)))
+bomb = zlib.compress(matrix(b"y", (1, 32 << 20), bytes(32 << 20)), 9)
+write("sources/mat-digits.mat", mat + matrix(b"X", (32, 32, 3, 1), bytes(3072)) + struct.pack("<II", 15, len(bomb)) + bomb)
 
 shutil.rmtree(here / "__pycache__", ignore_errors=True)
