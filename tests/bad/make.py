@@ -325,4 +325,71 @@ write("sources/mat-no-digits.mat", mat + matrix(b"X", (32, 32, 3, 1), bytes(3072
 bomb = zlib.compress(matrix(b"y", (1, 32 << 20), bytes(32 << 20)), 9)
 write("sources/mat-digits.mat", mat + matrix(b"X", (32, 32, 3, 1), bytes(3072)) + struct.pack("<II", 15, len(bomb)) + bomb)
 
+# -------------------------------------------------------------------------------------------- Parquet
+I32, I64, BINARY, LIST, STRUCT = 5, 6, 8, 9, 12
+
+
+def varint(n):
+    return bytes([n]) if n < 128 else bytes([n & 127 | 128]) + varint(n >> 7)
+
+
+def integer(n):
+    return varint(n << 1 if n >= 0 else (-n << 1) - 1)
+
+
+def string(data):
+    return varint(len(data)) + data
+
+
+def several(kind, *items):
+    return bytes([len(items) << 4 | kind]) + b"".join(items)
+
+
+def structure(**fields):
+    """Of fields called `_1`, `_2`, …: kind and content of each."""
+    out, last = b"", 0
+    for name, (kind, content) in fields.items():
+        number = int(name[1:])
+        out, last = out + bytes([number - last << 4 | kind]) + content, number
+    return out + b"\0"
+
+
+def parquet(pages, rows=2, codec=0, size=1000, children=1, length=None, dictionary=False):
+    root = structure(_4=(BINARY, string(b"r")), _5=(I32, integer(children)))
+    leaf = structure(_1=(I32, integer(6)), _3=(I32, integer(0)), _4=(BINARY, string(b"image")))
+    first = {"_11": (I64, integer(4))} if dictionary else {}
+    column = structure(
+        _1=(I32, integer(6)), _2=(LIST, several(I32, integer(0))), _3=(LIST, several(BINARY, string(b"image"))), _4=(I32, integer(codec)),
+        _5=(I64, integer(rows)), _6=(I64, integer(size)), _7=(I64, integer(len(pages) if length is None else length)), _9=(I64, integer(4)), **first,
+    )
+    chunk = structure(_2=(I64, integer(4)), _3=(STRUCT, column))
+    group = structure(_1=(LIST, several(STRUCT, chunk)), _2=(I64, integer(size)), _3=(I64, integer(rows)))
+    footer = structure(
+        _1=(I32, integer(2)), _2=(LIST, several(STRUCT, root, leaf)), _3=(I64, integer(rows)), _4=(LIST, several(STRUCT, group)),
+    )
+    return b"PAR1" + pages + footer + struct.pack("<I", len(footer)) + b"PAR1"
+
+
+def data_page(data, size=None, packed=None, encoding=0):
+    about = structure(_1=(I32, integer(2)), _2=(I32, integer(encoding)), _3=(I32, integer(3)), _4=(I32, integer(3)))
+    size, packed = (len(data) if given is None else given for given in (size, packed))
+    return structure(_1=(I32, integer(0)), _2=(I32, integer(size)), _3=(I32, integer(packed)), _5=(STRUCT, about)) + data
+
+
+def dictionary_page(data, values):
+    about = structure(_1=(I32, integer(values)), _2=(I32, integer(0)))
+    return structure(_1=(I32, integer(2)), _2=(I32, integer(len(data))), _3=(I32, integer(len(data))), _7=(STRUCT, about)) + data
+
+
+plain = b"".join(struct.pack("<I", 10) + b"no picture" for _ in range(2))
+write("sources/parquet-noise.parquet", b"PAR1" + bytes(range(100)) + b"PAR1")
+write("sources/parquet-footer.parquet", b"PAR1" + struct.pack("<I", 2**32 - 1) + b"PAR1")
+write("sources/parquet-branches.parquet", parquet(data_page(plain), children=2**31 - 1))
+write("sources/parquet-rows.parquet", parquet(data_page(plain), rows=2**32 - 1, size=2**40))
+write("sources/parquet-column.parquet", parquet(data_page(plain, packed=2**31 - 1), length=2**40))
+write("sources/parquet-page.parquet", parquet(data_page(varint(2**31 - 1) + plain, size=2**31 - 1), codec=1))
+write("sources/parquet-bomb.parquet", parquet(data_page(gzip.compress(bytes(32 << 20), 9, mtime=0), size=32 << 20), codec=2))
+write("sources/parquet-dictionary.parquet", parquet(dictionary_page(plain, 2**31 - 1) + data_page(b"\x01\x03\0", encoding=8), dictionary=True))
+write("sources/parquet-lengths.parquet", parquet(data_page(b"\x80\x01\x04\xFF\xFF\xFF\xFF\x07\0", encoding=6)))
+
 shutil.rmtree(here / "__pycache__", ignore_errors=True)
