@@ -387,6 +387,7 @@ write("sources/parquet-footer.parquet", b"PAR1" + struct.pack("<I", 2**32 - 1) +
 write("sources/parquet-branches.parquet", parquet(data_page(plain), children=2**31 - 1))
 write("sources/parquet-rows.parquet", parquet(data_page(plain), rows=2**32 - 1, size=2**40))
 write("sources/parquet-column.parquet", parquet(data_page(plain, packed=2**31 - 1), length=2**40))
+write("sources/parquet-negative.parquet", parquet(data_page(plain), length=-1))
 write("sources/parquet-page.parquet", parquet(data_page(varint(2**31 - 1) + plain, size=2**31 - 1), codec=1))
 write("sources/parquet-bomb.parquet", parquet(data_page(gzip.compress(bytes(32 << 20), 9, mtime=0), size=32 << 20), codec=2))
 write("sources/parquet-dictionary.parquet", parquet(dictionary_page(plain, 2**31 - 1) + data_page(b"\x01\x03\0", encoding=8), dictionary=True))

@@ -23,15 +23,17 @@ pub(super) fn column(
 ) -> Result<ColumnReader> {
     let group = metadata.row_group(group);
     let about = group.column(column);
-    let (start, length) = about.byte_range();
+    let start = about.dictionary_page_offset().unwrap_or_else(|| about.data_page_offset());
+    let length = about.compressed_size();
+    let end = start.checked_add(length).and_then(|end| u64::try_from(end).ok());
     let size = file.metadata()?.len();
-    if start.checked_add(length).is_none_or(|end| end > size) {
+    if start < 0 || length < 0 || end.is_none_or(|end| end > size) {
         return Err(damaged("a column that is not all in the file"));
     }
     let packed = about.clone().into_builder().set_compression(Compression::UNCOMPRESSED).build()?;
     let rows = group.num_rows() as usize;
     let packed = SerializedPageReader::new(Arc::new(file), &packed, rows, None)?;
-    let pages = Pages { packed, compression: about.compression() };
+    let pages = Pages { packed, compression: about.compression(), next: None };
     Ok(get_column_reader(about.column_descr_ptr(), Box::new(pages)))
 }
 
@@ -39,6 +41,8 @@ pub(super) fn column(
 struct Pages {
     packed: SerializedPageReader<File>,
     compression: Compression,
+    /// The page that comes next, where it has been looked at.
+    next: Option<Page>,
 }
 
 impl Pages {
@@ -63,8 +67,10 @@ impl Pages {
                 (buf, levels as usize, *is_compressed)
             }
         };
+        let (levels, values) =
+            bytes.split_at_checked(plain).ok_or_else(|| damaged("a page is cut off"))?;
         if packed && self.compression != Compression::UNCOMPRESSED {
-            *bytes = unpacked(self.compression, bytes, plain)?.into();
+            *bytes = unpacked(self.compression, levels, values)?.into();
         }
         // Room is made for all values of a dictionary at once, each of which takes at least four bytes.
         if let Page::DictionaryPage { buf, num_values, .. } = &page
@@ -76,10 +82,8 @@ impl Pages {
     }
 }
 
-/// Unpacks a page, whose first `plain` bytes are not packed.
-fn unpacked(compression: Compression, page: &[u8], plain: usize) -> Result<Vec<u8>> {
-    let (levels, packed) =
-        page.split_at_checked(plain).ok_or_else(|| damaged("a page is cut off"))?;
+/// Unpacks a page, whose levels are not packed.
+fn unpacked(compression: Compression, levels: &[u8], packed: &[u8]) -> Result<Vec<u8>> {
     if packed.is_empty() {
         // A page of rows that have no value.
         return Ok(levels.to_vec());
@@ -93,8 +97,8 @@ fn unpacked(compression: Compression, page: &[u8], plain: usize) -> Result<Vec<u
             if length as u64 > most {
                 return Err(bomb());
             }
-            bytes.resize(plain + length, 0);
-            snap::raw::Decoder::new().decompress(packed, &mut bytes[plain..])?;
+            bytes.resize(levels.len() + length, 0);
+            snap::raw::Decoder::new().decompress(packed, &mut bytes[levels.len()..])?;
         }
         Compression::GZIP(_) => {
             let read = MultiGzDecoder::new(packed).take(most + 1).read_to_end(&mut bytes)?;
@@ -124,15 +128,29 @@ impl Iterator for Pages {
 
 impl PageReader for Pages {
     fn get_next_page(&mut self) -> Result<Option<Page>> {
-        self.packed.get_next_page()?.map(|page| self.unpack(page)).transpose()
+        self.peek_next_page()?;
+        self.next.take().map(|page| self.unpack(page)).transpose()
     }
 
+    /// The library's own way to look ahead panics where a header lacks its second half.
     fn peek_next_page(&mut self) -> Result<Option<PageMetadata>> {
-        self.packed.peek_next_page()
+        if self.next.is_none() {
+            self.next = self.packed.get_next_page()?;
+        }
+        Ok(self.next.as_ref().map(|page| PageMetadata {
+            num_rows: match page {
+                Page::DataPageV2 { num_rows, .. } => Some(*num_rows as usize),
+                _ => None,
+            },
+            num_levels: page.is_data_page().then(|| page.num_values() as usize),
+            is_dict: page.is_dictionary_page(),
+        }))
     }
 
     fn skip_next_page(&mut self) -> Result<()> {
-        self.packed.skip_next_page()
+        self.peek_next_page()?;
+        self.next = None;
+        Ok(())
     }
 }
 
@@ -158,15 +176,13 @@ mod tests {
         let packed = snap::raw::Encoder::new().compress_vec(values).unwrap();
         for (compression, packed) in [(gz, gzip(values)), (snappy, packed)] {
             for levels in [&b""[..], b"levels"] {
-                let page = [levels, &packed].concat();
-                let found = unpacked(compression, &page, levels.len()).unwrap();
+                let found = unpacked(compression, levels, &packed).unwrap();
                 assert_eq!(found, [levels, values].concat());
-                assert_eq!(unpacked(compression, levels, levels.len()).unwrap(), levels);
-                unpacked(compression, &page, page.len() + 1).unwrap_err();
-                unpacked(compression, &page[..page.len() - 1], levels.len()).unwrap_err();
+                assert_eq!(unpacked(compression, levels, b"").unwrap(), levels);
+                unpacked(compression, levels, &packed[..packed.len() - 1]).unwrap_err();
             }
         }
-        let error = unpacked(gz, &gzip(&vec![0; 32 << 20]), 0).unwrap_err();
+        let error = unpacked(gz, b"", &gzip(&vec![0; 32 << 20])).unwrap_err();
         assert!(error.to_string().contains("a bomb"), "{error}");
     }
 }
