@@ -354,7 +354,7 @@ def structure(**fields):
     return out + b"\0"
 
 
-def parquet(pages, rows=2, codec=0, size=1000, children=1, length=None, dictionary=False):
+def parquet(pages, rows=2, codec=0, size=1000, children=1, length=None, dictionary=False, **more):
     root = structure(_4=(BINARY, string(b"r")), _5=(I32, integer(children)))
     leaf = structure(_1=(I32, integer(6)), _3=(I32, integer(0)), _4=(BINARY, string(b"image")))
     first = {"_11": (I64, integer(4))} if dictionary else {}
@@ -365,15 +365,15 @@ def parquet(pages, rows=2, codec=0, size=1000, children=1, length=None, dictiona
     chunk = structure(_2=(I64, integer(4)), _3=(STRUCT, column))
     group = structure(_1=(LIST, several(STRUCT, chunk)), _2=(I64, integer(size)), _3=(I64, integer(rows)))
     footer = structure(
-        _1=(I32, integer(2)), _2=(LIST, several(STRUCT, root, leaf)), _3=(I64, integer(rows)), _4=(LIST, several(STRUCT, group)),
+        _1=(I32, integer(2)), _2=(LIST, several(STRUCT, root, leaf)), _3=(I64, integer(rows)), _4=(LIST, several(STRUCT, group)), **more,
     )
     return b"PAR1" + pages + footer + struct.pack("<I", len(footer)) + b"PAR1"
 
 
-def data_page(data, size=None, packed=None, encoding=0):
+def data_page(data, size=None, packed=None, encoding=0, **more):
     about = structure(_1=(I32, integer(2)), _2=(I32, integer(encoding)), _3=(I32, integer(3)), _4=(I32, integer(3)))
     size, packed = (len(data) if given is None else given for given in (size, packed))
-    return structure(_1=(I32, integer(0)), _2=(I32, integer(size)), _3=(I32, integer(packed)), _5=(STRUCT, about)) + data
+    return structure(_1=(I32, integer(0)), _2=(I32, integer(size)), _3=(I32, integer(packed)), _5=(STRUCT, about), **more) + data
 
 
 def dictionary_page(data, values):
@@ -391,6 +391,10 @@ write("sources/parquet-negative.parquet", parquet(data_page(plain), length=-1))
 write("sources/parquet-page.parquet", parquet(data_page(varint(2**31 - 1) + plain, size=2**31 - 1), codec=1))
 write("sources/parquet-bomb.parquet", parquet(data_page(gzip.compress(bytes(32 << 20), 9, mtime=0), size=32 << 20), codec=2))
 write("sources/parquet-dictionary.parquet", parquet(dictionary_page(plain, 2**31 - 1) + data_page(b"\x01\x03\0", encoding=8), dictionary=True))
+# Lists of two billion: lists of truth, which takes no room in a structure, and numbers that are not there.
+long = lambda kind, content: (LIST, bytes([0xF0 | kind]) + varint(2**31 - 1) + content)
+write("sources/parquet-lists.parquet", parquet(data_page(plain), _9=long(LIST, long(1, b"")[1] * 1000)))
+write("sources/parquet-header.parquet", parquet(data_page(plain, _9=long(7, b"")), length=40))
 write("sources/parquet-lengths.parquet", parquet(data_page(b"\x80\x01\x04\xFF\xFF\xFF\xFF\x07\0", encoding=6)))
 
 shutil.rmtree(here / "__pycache__", ignore_errors=True)
