@@ -22,7 +22,7 @@ FILES = {
     "idx": [f"{BAD}/idx-*"],
     "lmdb": [f"{BAD}/lmdb-*/*", f"{DATA}/lmdb/*"],
     "mat": [f"{BAD}/mat-*", f"{DATA}/*.mat"],
-    "parquet": [f"{DATA}/parquet/*"],
+    "parquet": [f"{BAD}/parquet-*", f"{DATA}/parquet/*"],
     "manifest": [f"{DATA}/version-1/manifest.json"],
     "shard": [],
 }
