@@ -296,6 +296,11 @@ write("sources/lmdb-key/data.mdb", meta() * 2 + page(2, 18, struct.pack("<HHHH",
 write("sources/lmdb-value/data.mdb", meta() * 2 + page(2, 18, struct.pack("<HHHH", 65535, 65535, 0, 0), [4088]))
 write("sources/lmdb-overflow/data.mdb", meta() * 2 + page(2, 18, struct.pack("<HHHHQ", 10, 0, 1, 0, 2**61), [4080]))
 write("sources/lmdb-lower/data.mdb", meta() * 2 + page(2, 3))
+# One node, whose key is half of its page, 16,000 times: half a gigabyte of names.
+pages = b"".join(meta(page_size=65536).ljust(65536, b"\0") for _ in range(2))
+node = struct.pack("<HHHH", 10, 0, 0, 32000) + b"\xFF" * 32000 + b"no picture"
+start = struct.pack("<QHHHH", 2, 0, 2, 16 + 2 * 16000, 0) + struct.pack("<H", 65536 - len(node)) * 16000
+write("sources/lmdb-overlap/data.mdb", pages + start.ljust(65536 - len(node), b"\0") + node)
 
 # ----------------------------------------------------------------------------------------------- SVHN
 
@@ -317,5 +322,79 @@ write("sources/mat-noise.mat", mat + struct.pack("<II", 15, 50) + bytes(50))
 bomb = zlib.compress(matrix(b"X", (32, 32, 3, 8192), bytes(8192 * 3072)), 9)
 write("sources/mat-bomb.mat", mat + struct.pack("<II", 15, len(bomb)) + bomb)
 write("sources/mat-no-digits.mat", mat + matrix(b"X", (32, 32, 3, 1), bytes(3072)))
+bomb = zlib.compress(matrix(b"y", (1, 32 << 20), bytes(32 << 20)), 9)
+write("sources/mat-digits.mat", mat + matrix(b"X", (32, 32, 3, 1), bytes(3072)) + struct.pack("<II", 15, len(bomb)) + bomb)
+
+# -------------------------------------------------------------------------------------------- Parquet
+I32, I64, BINARY, LIST, STRUCT = 5, 6, 8, 9, 12
+
+
+def varint(n):
+    return bytes([n]) if n < 128 else bytes([n & 127 | 128]) + varint(n >> 7)
+
+
+def integer(n):
+    return varint(n << 1 if n >= 0 else (-n << 1) - 1)
+
+
+def string(data):
+    return varint(len(data)) + data
+
+
+def several(kind, *items):
+    return bytes([len(items) << 4 | kind]) + b"".join(items)
+
+
+def structure(**fields):
+    """Of fields called `_1`, `_2`, …: kind and content of each."""
+    out, last = b"", 0
+    for name, (kind, content) in fields.items():
+        number = int(name[1:])
+        out, last = out + bytes([number - last << 4 | kind]) + content, number
+    return out + b"\0"
+
+
+def parquet(pages, rows=2, codec=0, size=1000, children=1, length=None, dictionary=False, **more):
+    root = structure(_4=(BINARY, string(b"r")), _5=(I32, integer(children)))
+    leaf = structure(_1=(I32, integer(6)), _3=(I32, integer(0)), _4=(BINARY, string(b"image")))
+    first = {"_11": (I64, integer(4))} if dictionary else {}
+    column = structure(
+        _1=(I32, integer(6)), _2=(LIST, several(I32, integer(0))), _3=(LIST, several(BINARY, string(b"image"))), _4=(I32, integer(codec)),
+        _5=(I64, integer(rows)), _6=(I64, integer(size)), _7=(I64, integer(len(pages) if length is None else length)), _9=(I64, integer(4)), **first,
+    )
+    chunk = structure(_2=(I64, integer(4)), _3=(STRUCT, column))
+    group = structure(_1=(LIST, several(STRUCT, chunk)), _2=(I64, integer(size)), _3=(I64, integer(rows)))
+    footer = structure(
+        _1=(I32, integer(2)), _2=(LIST, several(STRUCT, root, leaf)), _3=(I64, integer(rows)), _4=(LIST, several(STRUCT, group)), **more,
+    )
+    return b"PAR1" + pages + footer + struct.pack("<I", len(footer)) + b"PAR1"
+
+
+def data_page(data, size=None, packed=None, encoding=0, **more):
+    about = structure(_1=(I32, integer(2)), _2=(I32, integer(encoding)), _3=(I32, integer(3)), _4=(I32, integer(3)))
+    size, packed = (len(data) if given is None else given for given in (size, packed))
+    return structure(_1=(I32, integer(0)), _2=(I32, integer(size)), _3=(I32, integer(packed)), _5=(STRUCT, about), **more) + data
+
+
+def dictionary_page(data, values):
+    about = structure(_1=(I32, integer(values)), _2=(I32, integer(0)))
+    return structure(_1=(I32, integer(2)), _2=(I32, integer(len(data))), _3=(I32, integer(len(data))), _7=(STRUCT, about)) + data
+
+
+plain = b"".join(struct.pack("<I", 10) + b"no picture" for _ in range(2))
+write("sources/parquet-noise.parquet", b"PAR1" + bytes(range(100)) + b"PAR1")
+write("sources/parquet-footer.parquet", b"PAR1" + struct.pack("<I", 2**32 - 1) + b"PAR1")
+write("sources/parquet-branches.parquet", parquet(data_page(plain), children=2**31 - 1))
+write("sources/parquet-rows.parquet", parquet(data_page(plain), rows=2**32 - 1, size=2**40))
+write("sources/parquet-column.parquet", parquet(data_page(plain, packed=2**31 - 1), length=2**40))
+write("sources/parquet-negative.parquet", parquet(data_page(plain), length=-1))
+write("sources/parquet-page.parquet", parquet(data_page(varint(2**31 - 1) + plain, size=2**31 - 1), codec=1))
+write("sources/parquet-bomb.parquet", parquet(data_page(gzip.compress(bytes(32 << 20), 9, mtime=0), size=32 << 20), codec=2))
+write("sources/parquet-dictionary.parquet", parquet(dictionary_page(plain, 2**31 - 1) + data_page(b"\x01\x03\0", encoding=8), dictionary=True))
+# Lists of two billion: lists of truth, which takes no room in a structure, and numbers that are not there.
+long = lambda kind, content: (LIST, bytes([0xF0 | kind]) + varint(2**31 - 1) + content)
+write("sources/parquet-lists.parquet", parquet(data_page(plain), _9=long(LIST, long(1, b"")[1] * 1000)))
+write("sources/parquet-header.parquet", parquet(data_page(plain, _9=long(7, b"")), length=40))
+write("sources/parquet-lengths.parquet", parquet(data_page(b"\x80\x01\x04\xFF\xFF\xFF\xFF\x07\0", encoding=6)))
 
 shutil.rmtree(here / "__pycache__", ignore_errors=True)

@@ -143,7 +143,7 @@ fn next_field<'a>(rest: &mut &'a [u8]) -> Option<(u64, &'a [u8])> {
     Some((tag >> 3, content))
 }
 
-fn next_varint(rest: &mut &[u8]) -> Option<u64> {
+pub(crate) fn next_varint(rest: &mut &[u8]) -> Option<u64> {
     let mut value = 0;
     for shift in (0..64).step_by(7) {
         let (&byte, behind) = rest.split_first()?;

@@ -106,9 +106,14 @@ impl Seek for Part<'_> {
     }
 }
 
+/// What so many packed bytes may unpack to.
+pub(super) fn most_unpacked(packed: u64) -> u64 {
+    packed.saturating_mul(BOMB_RATIO).clamp(BOMB_BYTES, MAX_UNPACKED)
+}
+
 fn unpack(packed: File) -> io::Result<File> {
     let size = packed.metadata()?.len();
-    let limit = size.saturating_mul(BOMB_RATIO).clamp(BOMB_BYTES, MAX_UNPACKED);
+    let limit = most_unpacked(size);
     let mut unpacked = tempfile::tempfile()?;
     let mut reader = MultiGzDecoder::new(BufReader::new(packed)).take(limit + 1);
     if io::copy(&mut reader, &mut unpacked)? > limit {

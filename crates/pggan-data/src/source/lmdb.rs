@@ -89,6 +89,7 @@ impl Walk<'_> {
         let flags = u16_at(&page, 10).ok_or_else(damaged)?;
         let lower = u16_at(&page, 12).ok_or_else(damaged)? as usize;
         let count = lower.checked_sub(PAGE_HEADER).ok_or_else(damaged)? / 2;
+        let mut room = self.size as u64;
         for place in 0..count {
             let start = u16_at(&page, PAGE_HEADER + 2 * place).ok_or_else(damaged)? as usize;
             let node = page.get(start..).ok_or_else(damaged)?;
@@ -100,6 +101,8 @@ impl Walk<'_> {
             if flags & BRANCH != 0 {
                 self.visit(low | high << 16 | node_flags << 32, depth - 1)?;
             } else if flags & LEAF != 0 {
+                // Nodes that overlap would make much of a small file.
+                room = room.checked_sub(8 + key).ok_or_else(damaged)?;
                 let key_bytes = node.get(8..8 + key as usize).ok_or_else(damaged)?;
                 let name = printable(&String::from_utf8_lossy(key_bytes));
                 let length = low | high << 16;

@@ -4,7 +4,13 @@
 //! The images are the bytes of `image: struct<bytes, path>`, or of a plain column of that name. Labels are
 //! what the file's own notes call a `ClassLabel`, or a column called `label`.
 //!
-//! Memory: a reader holds the page that it is at, which is as large as whoever wrote the file made it.
+//! Memory: a reader holds the page that it is at, which is as large as whoever wrote the file made it, but not
+//! as large as a bomb is. Of the library the values of a page are taken; what it takes on trust is read here:
+//! see [`footer`] and [`pages`].
+
+mod footer;
+mod pages;
+mod thrift;
 
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,10 +19,10 @@ use std::path::{Path, PathBuf};
 use ::parquet::basic::Type;
 use ::parquet::column::reader::{ColumnReader, ColumnReaderImpl};
 use ::parquet::data_type::{ByteArray, ByteArrayType, DataType};
-use ::parquet::file::metadata::ParquetMetaData;
-use ::parquet::file::reader::{FileReader, SerializedFileReader};
+use ::parquet::schema::types::ColumnDescPtr;
 use serde_json::Value;
 
+use self::footer::{Chunk, Footer};
 use super::{Container, Entry, Listing, ReadEntry, printable};
 use crate::Result;
 use crate::decode::Form;
@@ -26,12 +32,15 @@ use crate::labels::Label;
 const IMAGES: [&str; 5] = ["image.bytes", "img.bytes", "image", "img", "image_bytes"];
 const LABELS: [&str; 4] = ["label", "labels", "fine_label", "class"];
 
-/// Where each image lies: file, row group, row in it.
-#[derive(Debug)]
+/// Files of images.
+#[derive(Debug, Default)]
 struct Parquet {
-    files: Vec<PathBuf>,
-    column: usize,
-    places: Vec<(u32, u32, u32)>,
+    /// Each with its column of images.
+    files: Vec<(PathBuf, ColumnDescPtr)>,
+    /// The groups of rows: the file of each, and where in it its images are.
+    groups: Vec<(usize, Chunk)>,
+    /// Where each image lies: its group and its row in it.
+    places: Vec<(usize, u32)>,
 }
 
 /// Those of the split `train`, if there are several splits.
@@ -45,7 +54,7 @@ pub(super) fn training<'a>(paths: &[&'a Path]) -> Vec<&'a Path> {
 
 /// Lists the images of some files, one behind the other.
 pub(super) fn list(paths: &[&Path]) -> Result<Listing, String> {
-    let mut parquet = Parquet { files: Vec::new(), column: 0, places: Vec::new() };
+    let mut parquet = Parquet::default();
     let (mut entries, mut class_names) = (Vec::new(), Vec::new());
     for path in paths {
         let name = printable(&path.file_name().unwrap_or_default().to_string_lossy());
@@ -62,25 +71,22 @@ fn add(
     parquet: &mut Parquet,
     entries: &mut Vec<Entry>,
 ) -> Result<Vec<String>, String> {
-    let file = open(path)?;
-    let notes = Notes::read(file.metadata());
-    let column = find(file.metadata(), notes.images.as_deref(), &IMAGES, &[Type::BYTE_ARRAY])
+    let mut file = File::open(path).map_err(|error| error.to_string())?;
+    let footer = Footer::read(&mut file)?;
+    let notes = Notes::read(&footer);
+    let column = find(&footer, notes.images.as_deref(), &IMAGES, &[Type::BYTE_ARRAY])
         .ok_or("no column of images, such as `image.bytes`")?;
-    if !parquet.files.is_empty() && column != parquet.column {
-        return Err("its columns are not those of the file before".into());
-    }
     let integers = [Type::INT64, Type::INT32];
-    let label = find(file.metadata(), notes.label.as_deref(), &LABELS, &integers);
-    for group in 0..file.num_row_groups() {
-        let about = file.metadata().row_group(group);
-        let rows = u32::try_from(about.num_rows()).map_err(|_| "a count out of range")?;
-        let size = about.column(column).uncompressed_size().max(1) as u64;
+    let label = find(&footer, notes.label.as_deref(), &LABELS, &integers);
+    let label = label.map(|label| (label, footer.columns.column(label)));
+    let mut most = file.metadata().map_err(|error| error.to_string())?.len();
+    for group in &footer.groups {
+        let rows = u32::try_from(group.rows).map_err(|_| "a count out of range")?;
+        let size = group.chunks[column].bytes_unpacked.max(1) as u64;
         // An image takes more than a byte, and so does its length.
-        if u64::from(rows) > size {
-            return Err(format!("{rows} images in {size} bytes"));
-        }
-        let classes = match label {
-            Some(column) => classes(&file, group, column, rows as usize)?,
+        most = most.checked_sub(rows.into()).ok_or("more images than bytes")?;
+        let classes = match &label {
+            Some((label, about)) => classes(path, about, group.chunks[*label], rows as usize)?,
             None => vec![None; rows as usize],
         };
         for (row, class) in (0..rows).zip(classes) {
@@ -88,11 +94,11 @@ fn add(
             let mut entry = Entry::new(format!("{name}/{place:08}"), size / u64::from(rows));
             entry.label = class.map(Label::Class);
             entries.push(entry);
-            parquet.places.push((parquet.files.len() as u32, group as u32, row));
+            parquet.places.push((parquet.groups.len(), row));
         }
+        parquet.groups.push((parquet.files.len(), group.chunks[column]));
     }
-    parquet.column = column;
-    parquet.files.push(path.to_owned());
+    parquet.files.push((path.to_owned(), footer.columns.column(column)));
     Ok(notes.class_names)
 }
 
@@ -101,9 +107,10 @@ fn guarded<T>(read: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| Err("damaged".into()))
 }
 
-fn open(path: &Path) -> Result<SerializedFileReader<File>, String> {
+/// The values of a column in a group, from the first one on.
+fn values(path: &Path, column: &ColumnDescPtr, chunk: Chunk) -> Result<ColumnReader, String> {
     let file = File::open(path).map_err(|error| error.to_string())?;
-    SerializedFileReader::new(file).map_err(|error| error.to_string())
+    pages::values(file, column.clone(), chunk).map_err(|error| error.to_string())
 }
 
 /// What Hugging Face notes about the columns.
@@ -115,11 +122,10 @@ struct Notes {
 }
 
 impl Notes {
-    fn read(metadata: &ParquetMetaData) -> Self {
+    fn read(footer: &Footer) -> Self {
         let mut notes = Self::default();
-        let pairs = metadata.file_metadata().key_value_metadata().map_or(&[][..], Vec::as_slice);
-        let pair = pairs.iter().find(|pair| pair.key == "huggingface");
-        let json = pair.and_then(|pair| serde_json::from_str::<Value>(pair.value.as_deref()?).ok());
+        let json =
+            footer.notes.as_ref().and_then(|notes| serde_json::from_str::<Value>(notes).ok());
         let features = json.as_ref().and_then(|json| json["info"]["features"].as_object());
         for (name, feature) in features.into_iter().flatten() {
             match feature["_type"].as_str() {
@@ -137,13 +143,8 @@ impl Notes {
 }
 
 /// The column that is called `noted`, or like the first of `names` that there is, and is of one of `types`.
-fn find(
-    metadata: &ParquetMetaData,
-    noted: Option<&str>,
-    names: &[&str],
-    types: &[Type],
-) -> Option<usize> {
-    let columns = metadata.file_metadata().schema_descr().columns();
+fn find(footer: &Footer, noted: Option<&str>, names: &[&str], types: &[Type]) -> Option<usize> {
+    let columns = footer.columns.columns();
     let place = |name: &str| {
         columns.iter().position(|column| {
             column.path().string() == name
@@ -156,14 +157,13 @@ fn find(
 
 /// The classes of a row group; none where a row has none, or a negative one, as test sets have it.
 fn classes(
-    file: &SerializedFileReader<File>,
-    group: usize,
-    column: usize,
+    path: &Path,
+    column: &ColumnDescPtr,
+    chunk: Chunk,
     rows: usize,
 ) -> Result<Vec<Option<u32>>, String> {
-    let top = file.metadata().file_metadata().schema_descr().column(column).max_def_level();
-    let group = file.get_row_group(group).map_err(|error| error.to_string())?;
-    match group.get_column_reader(column).map_err(|error| error.to_string())? {
+    let top = column.max_def_level();
+    match values(path, column, chunk)? {
         ColumnReader::Int64ColumnReader(reader) => {
             numbers(reader, top, rows, |class| u32::try_from(class).ok())
         }
@@ -197,19 +197,20 @@ fn numbers<T: DataType>(
 
 impl Container for Parquet {
     fn reader(&self) -> Result<Box<dyn ReadEntry + '_>> {
-        Ok(Box::new(ParquetReader { parquet: self, open: None }))
+        Ok(Box::new(ParquetReader { parquet: self, open: None, damaged: None }))
     }
 }
 
 struct ParquetReader<'a> {
     parquet: &'a Parquet,
     open: Option<Group>,
+    /// The group and the row from which on nothing can be read, and why.
+    damaged: Option<(usize, u32, String)>,
 }
 
 /// A row group that is being read.
 struct Group {
-    /// File and row group.
-    which: (u32, u32),
+    number: usize,
     /// The row that comes next.
     next: u32,
     images: ColumnReaderImpl<ByteArrayType>,
@@ -223,15 +224,19 @@ impl std::fmt::Debug for ParquetReader<'_> {
 
 impl ParquetReader<'_> {
     /// The image at a place. Rows come one behind the other; to go back is to begin again.
-    fn image(&mut self, place: (u32, u32, u32)) -> Result<ByteArray, String> {
-        let (file, group, row) = place;
+    fn image(&mut self, group: usize, row: u32) -> Result<ByteArray, String> {
         let error = |error: ::parquet::errors::ParquetError| error.to_string();
         let mut open = match self.open.take() {
-            Some(open) if open.which == (file, group) && open.next <= row => open,
+            Some(open) if open.number == group && open.next <= row => open,
             _ => {
-                let reader =
-                    open_group(&self.parquet.files[file as usize], group, self.parquet.column)?;
-                Group { which: (file, group), next: 0, images: reader }
+                let (file, chunk) = self.parquet.groups[group];
+                let (path, column) = &self.parquet.files[file];
+                match values(path, column, chunk)? {
+                    ColumnReader::ByteArrayColumnReader(images) => {
+                        Group { number: group, next: 0, images }
+                    }
+                    _ => return Err("images that are no bytes".into()),
+                }
             }
         };
         let (mut levels, mut values) = (Vec::new(), Vec::new());
@@ -243,23 +248,21 @@ impl ParquetReader<'_> {
     }
 }
 
-fn open_group(
-    path: &Path,
-    group: u32,
-    column: usize,
-) -> Result<ColumnReaderImpl<ByteArrayType>, String> {
-    let file = open(path)?;
-    let group = file.get_row_group(group as usize).map_err(|error| error.to_string())?;
-    match group.get_column_reader(column).map_err(|error| error.to_string())? {
-        ColumnReader::ByteArrayColumnReader(reader) => Ok(reader),
-        _ => Err("images that are no bytes".into()),
-    }
-}
-
 impl ReadEntry for ParquetReader<'_> {
     fn read(&mut self, index: usize, limit: u64, bytes: &mut Vec<u8>) -> Result<Form, String> {
-        let place = self.parquet.places[index];
-        let image = guarded(|| self.image(place))?;
+        let (group, row) = self.parquet.places[index];
+        if let Some((damaged, from, reason)) = &self.damaged
+            && *damaged == group
+            && *from <= row
+        {
+            return Err(reason.clone());
+        }
+        let image = guarded(|| self.image(group, row)).inspect_err(|reason| {
+            // Each row would be looked for from the beginning of the group.
+            if self.open.is_none() {
+                self.damaged = Some((group, row, reason.clone()));
+            }
+        })?;
         let image = image.data();
         bytes.extend_from_slice(&image[..image.len().min(limit as usize)]);
         Ok(Form::Encoded)

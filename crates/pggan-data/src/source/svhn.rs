@@ -6,7 +6,7 @@ use std::io::{BufReader, Read};
 
 use flate2::read::ZlibDecoder;
 
-use super::blob::Blob;
+use super::blob::{Blob, most_unpacked};
 use super::pixels::{Order, Pixels};
 use super::{Entry, Listing};
 use crate::labels::Label;
@@ -22,8 +22,6 @@ const MATRIX: u32 = 14;
 const COMPRESSED: u32 = 15;
 /// The class of arrays of bytes.
 const BYTES: u32 = 9;
-/// The most bytes of an array that is unpacked: all of SVHN with its extra images has 1.9 GB.
-const MAX_BYTES: u64 = 4 << 30;
 
 /// Whether a file begins like one of MATLAB.
 pub(super) fn is_mat(beginning: &[u8]) -> bool {
@@ -44,8 +42,14 @@ pub(super) fn list(blob: &Blob) -> Result<Listing, String> {
         }
         let part = blob.part(next, size);
         let array = match kind {
-            COMPRESSED => Array::read(&mut BufReader::new(ZlibDecoder::new(part)), true),
-            MATRIX => Array::read_bare(&mut { part }, size),
+            COMPRESSED => {
+                let from = &mut BufReader::new(ZlibDecoder::new(part));
+                element_tag(from).and_then(|(kind, ..)| match kind {
+                    MATRIX => Array::read(from, most_unpacked(size)),
+                    _ => Err("no array in a compressed element".into()),
+                })
+            }
+            MATRIX => Array::read(&mut part.take(size), size),
             kind => Err(format!("an element of type {kind}")),
         };
         let array = array.map_err(|reason| format!("not SVHN's arrays: {reason}"))?;
@@ -63,11 +67,11 @@ pub(super) fn list(blob: &Blob) -> Result<Listing, String> {
     let &[32, 32, 3, count] = &images.sizes[..] else {
         return Err(format!("images of shape {:?}, and not [32, 32, 3, …]", images.sizes));
     };
-    let mut classes = Vec::new();
-    digits.data.read(0, digits.data.len(), &mut classes).map_err(|error| error.to_string())?;
-    if classes.len() as u64 != count {
-        return Err(format!("{} digits for {count} images", classes.len()));
+    if digits.data.len() != count {
+        return Err(format!("{} digits for {count} images", digits.data.len()));
     }
+    let mut classes = Vec::new();
+    digits.data.read(0, count, &mut classes).map_err(|error| error.to_string())?;
     let entry = |(number, digit): (usize, u8)| {
         let mut entry = Entry::new(format!("{number:06}"), 3072);
         entry.label = Some(Label::Class(u32::from(digit % 10)));
@@ -94,11 +98,8 @@ struct Array {
 }
 
 impl Array {
-    /// Reads an element; `tagged`: it begins with its tag.
-    fn read(from: &mut impl Read, tagged: bool) -> Result<Self, String> {
-        if tagged && element_tag(from)?.0 != MATRIX {
-            return Err("no array in a compressed element".into());
-        }
+    /// Reads an element of at most so many bytes, whose tag has been read.
+    fn read(from: &mut impl Read, most: u64) -> Result<Self, String> {
         let flags = small(from, UINT32)?;
         let sizes = small(from, INT32)?;
         let name = String::from_utf8_lossy(&small(from, INT8)?).into_owned();
@@ -110,20 +111,17 @@ impl Array {
         if flags.first().map(|&class| u32::from(class)) != Some(BYTES)
             || kind != UINT8
             || expected != Some(length)
-            || length > MAX_BYTES
         {
             return Err(format!("`{name}` of shape {sizes:?} is no array of bytes"));
+        }
+        if length > most {
+            return Err(format!("`{name}` of {length} bytes is too large for its element: a bomb"));
         }
         let data = match inline {
             Some(bytes) => Blob::unpacked(&mut &bytes[..length as usize], length),
             None => Blob::unpacked(from, length),
         };
         Ok(Self { name, sizes, data: data.map_err(|error| error.to_string())? })
-    }
-
-    /// Reads an element of `size` bytes whose tag has been read.
-    fn read_bare(from: &mut impl Read, size: u64) -> Result<Self, String> {
-        Self::read(&mut from.take(size), false)
     }
 }
 

@@ -383,7 +383,7 @@ impl Manifest {
                         shard.file
                     ));
                 }
-                if shard.first != next || shard.count == 0 || shard.count > self.images {
+                if shard.first != next || !(1..=self.images - next).contains(&shard.count) {
                     return Err(format!(
                         "{} has {} images from {}",
                         shard.file, shard.count, shard.first

@@ -256,3 +256,23 @@ fn lying_manifests() {
         assert!(error.contains("out/manifest.json: damaged"), "{from} -> {to}: {error}");
     }
 }
+
+/// Counts of shards that add up to the number of images only beyond what a number can be.
+#[test]
+fn counts_that_overflow() {
+    let space = Space::with_images(3, 8, 8);
+    space.prepare(&[]).ok();
+    let path = space.file("out/manifest.json");
+    let mut manifest: serde_json::Value =
+        serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    manifest["images"] = u64::MAX.into();
+    let shards = manifest["levels"][0]["shards"].as_array_mut().unwrap();
+    shards[0]["count"] = u64::MAX.into();
+    let mut next = shards[0].clone();
+    next["file"] = "r02-00001.safetensors".into();
+    next["first"] = u64::MAX.into();
+    shards.push(next);
+    space.write("out/manifest.json", manifest.to_string().as_bytes());
+    let error = space.run(&["verify", "out"]).error();
+    assert!(error.contains("out/manifest.json: damaged: r02-00001.safetensors has"), "{error}");
+}
