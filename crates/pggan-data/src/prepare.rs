@@ -50,7 +50,7 @@ pub struct PrepareOptions {
     /// What shows through transparent images where there are 1 or 3 channels, and beside those that do not
     /// fill the square, RGB.
     pub background: [u8; 3],
-    /// Threads that decode. Their number does not change the result.
+    /// Threads that decode, the calling one among them. Their number does not change the result.
     pub threads: usize,
     /// The most bytes of pixels in a shard.
     pub shard_bytes: u64,

@@ -142,6 +142,7 @@ impl BenchArgs {
     /// One case, in this process.
     fn measure(&self, case: &Case) -> Result<()> {
         let device = device::open(&self.device)?;
+        super::spare_memory(&case.config.model);
         if !self.layers {
             return super::print(&format!("{}\n", serde_json::to_string(&case.measure(&device)?)?));
         }

@@ -183,6 +183,7 @@ impl TrainArgs {
         info!("run     {}", run.path().display());
         info!("data    {}: {} images", data.display(), store.images());
         info!("device  {}", describe(&device));
+        super::spare_memory(&config.model);
         train_and_show(&Job {
             config: &config,
             run: &run,
