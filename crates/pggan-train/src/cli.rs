@@ -93,7 +93,8 @@ fn spare_memory(model: &pggan_model::ModelConfig) {
     if model.generator_parameters() >= LARGE {
         let (option, milliseconds) = PURGE_DELAY;
         #[expect(unsafe_code, reason = "the allocator is written in C")]
-        // SAFETY: an atomic store of a number. `MIMALLOC_PURGE_DELAY` in the environment has precedence.
+        // SAFETY: the index is in range. The allocator's options are plain words, which it sets and reads from any thread
+        // itself; one that frees memory meanwhile takes the old number. `MIMALLOC_PURGE_DELAY` has precedence.
         unsafe {
             libmimalloc_sys::mi_option_set_default(option, milliseconds);
         }
