@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use crate::slices;
 
 /// Elements that one task takes.
-const CHUNK: usize = 1 << 15;
+const CHUNK: usize = 1 << 12;
 
 /// Where Adam adds its epsilon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -169,10 +169,24 @@ pub fn sum_of_squares(x: &Tensor) -> Result<f64> {
         return x.sqr()?.sum_all()?.to_dtype(candle_core::DType::F64)?.to_scalar();
     }
     slices::read(x, |x| {
-        // Summed in f64, by chunks of fixed size and in their order.
-        let part = |x: &[f32]| x.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>();
-        x.par_chunks(CHUNK).map(part).collect::<Vec<f64>>().iter().sum()
+        // By chunks of fixed size and in their order, so that the threads don't matter.
+        x.par_chunks(CHUNK).map(sum_of_chunk).collect::<Vec<f64>>().iter().sum()
     })
+}
+
+/// In f64, by sums that don't wait for one another.
+fn sum_of_chunk(x: &[f32]) -> f64 {
+    let mut sums = [0f64; 16];
+    let (rows, rest) = x.as_chunks::<16>();
+    for row in rows {
+        for (sum, &x) in sums.iter_mut().zip(row) {
+            *sum += f64::from(x) * f64::from(x);
+        }
+    }
+    for (sum, &x) in sums.iter_mut().zip(rest) {
+        *sum += f64::from(x) * f64::from(x);
+    }
+    sums.iter().sum()
 }
 
 #[cfg(test)]

@@ -150,7 +150,7 @@ pub(crate) fn update(
 }
 
 /// Floats that one task of a pass over memory takes: enough to be worth a task.
-const RUN: usize = 1 << 14;
+const RUN: usize = 1 << 12;
 
 /// Rows of `columns` floats for one task of a pass over memory; depends on the shape alone, so that
 /// sums made by tasks never depend on the threads.

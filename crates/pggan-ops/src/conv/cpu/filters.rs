@@ -117,7 +117,8 @@ impl Filters {
     ) -> Self {
         let widths = Widths::of_this_processor();
         let filters = Self { inputs, outputs, taps, widths, data: Vec::new() };
-        let block = widths.panel;
+        // Long runs of the weights, but two tasks at least.
+        let block = widths.panel.min(inputs.div_ceil(2));
         let blocks = inputs.div_ceil(block);
         let panels = outputs.div_ceil(widths.panel);
         let start = |panel: usize, row: usize| {
