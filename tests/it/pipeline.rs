@@ -152,6 +152,18 @@ fn a_stopped_run_saves_and_ends_with_the_same_bytes() {
     }
     let (_, stopped) = data.trained("stopped");
     assert_same(&whole, &stopped);
+
+    // Stopped before its first snapshot, a run still has the networks that it would go on with.
+    let snapshots = fs::read_dir(&stopped).unwrap().map(|entry| entry.unwrap().path());
+    for path in snapshots.filter(|path| path.to_string_lossy().contains("network-snapshot-")) {
+        fs::remove_file(path).unwrap();
+    }
+    let draw = |run: &Path, dest: &str| {
+        let mut command = data.trainer(["generate", "--seeds", "3", "--dest", dest, "--network"]);
+        Outcome::of(command.arg(run).args(["--device", "cpu"])).succeeded();
+        fs::read(data.path(dest).join("seed0003.png")).unwrap()
+    };
+    assert_eq!(draw(&stopped, "from-state"), draw(&whole, "from-snapshot"));
 }
 
 #[test]

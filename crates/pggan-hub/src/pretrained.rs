@@ -47,20 +47,25 @@ pub fn locate(source: &Path) -> Result<PathBuf, HubError> {
     Ok(path)
 }
 
+/// What a run's files begin with, best first: a run that has no snapshot yet has what it would go on from, with the same
+/// networks in it.
+const OF_RUNS: [&str; 2] = ["network-snapshot-", "training-state-"];
+
 /// The newest snapshot of a folder, or its pretrained network.
 fn in_folder(folder: &Path) -> Result<PathBuf, HubError> {
     let io = |source| HubError::Io { path: folder.to_owned(), source };
-    let mut snapshots = Vec::new();
+    let mut found = Vec::new();
     for entry in fs::read_dir(folder).map_err(io)? {
         let name = entry.map_err(io)?.file_name();
         let name = name.to_string_lossy();
-        let number = name
-            .strip_prefix("network-snapshot-")
-            .and_then(|name| name.strip_suffix(".safetensors")?.parse::<u64>().ok());
-        snapshots.extend(number.map(|number| (number, folder.join(&*name))));
+        for (rank, prefix) in OF_RUNS.iter().rev().enumerate() {
+            let number = name.strip_prefix(prefix).and_then(|n| n.strip_suffix(".safetensors"));
+            let number = number.and_then(|number| number.parse::<u64>().ok());
+            found.extend(number.map(|number| (rank, number, folder.join(&*name))));
+        }
     }
-    if let Some((_, newest)) = snapshots.into_iter().max() {
-        return Ok(newest);
+    if let Some((_, _, best)) = found.into_iter().max() {
+        return Ok(best);
     }
     let weights = folder.join(PRETRAINED_WEIGHTS);
     if !weights.is_file() {

@@ -67,7 +67,7 @@ pub enum Judged<'a> {
     Images(&'a Path),
 }
 
-/// The snapshots that a path stands for: itself, or a run's, newest first.
+/// The snapshots that a path stands for: itself, or a run's, newest first, or its last training state as long as it has none.
 ///
 /// # Errors
 /// If there is none.
@@ -83,6 +83,9 @@ pub fn snapshots(network: &Path) -> Result<Vec<PathBuf>> {
     }
     let mut found = checkpoint::snapshots(network)?;
     found.reverse();
+    if found.is_empty() {
+        found.extend(checkpoint::list(network)?.pop());
+    }
     if found.is_empty() {
         return nothing("no network-snapshot-NNNNNN.safetensors in this folder");
     }
