@@ -4,6 +4,7 @@ use candle_core::{DType, Device, Tensor, bail};
 use pggan_ops::conv::Resample;
 use pggan_ops::mix::{add, lerp, scale, turn};
 use pggan_ops::pixel_norm::pixel_norm;
+use pggan_ops::pool::both;
 use pggan_ops::resample::{up2, up2_grad};
 
 use crate::error::{Error, Result};
@@ -238,6 +239,7 @@ impl Generator {
         let p = &self.params;
         let growth = tape.growth;
         let blocks = self.blocks_at(growth)?;
+        let short = p.are_short_on(images_grad);
         let mut grads = Grads::new(p);
         let mut pop = || match tape.convs.pop() {
             Some(out) => Ok(out),
@@ -258,8 +260,14 @@ impl Generator {
                 let x = pop()?;
                 let delta = layer.delta(p, &dy, &out, &mut grads)?;
                 (dy, out) = (delta, x); // images are large: none is kept longer than it serves
-                layer.layer.weight_grad(p, out.y(), &dy, &mut grads)?;
-                dy = layer.layer.input_grad(p, &dy)?;
+                let layer = &layer.layer;
+                let (own, dx) = both(
+                    short,
+                    || layer.weight_grad(p, out.y(), &dy, &mut grads),
+                    || layer.input_grad(p, &dy),
+                );
+                own?;
+                dy = dx?;
             }
             if i + 1 == blocks.len() && growth.fading() {
                 let older = up2_grad(&scale(images_grad, 1.0 - growth.alpha)?)?;

@@ -9,6 +9,10 @@ use crate::error::Result;
 /// How much of a running average is the newest batch's (Lasagne's default, which the official code took).
 const OBSERVED: f64 = 0.1;
 
+/// See [`Params::are_short_on`]. Measured: 32 images of 16x16 gain, 16 of 32x32 lose.
+const SHORT_PIXELS: usize = 8 << 10;
+const SHORT_COUNT: usize = 2 << 20;
+
 /// One parameter of a network: what it learns, or (batch norm's statistics) what it remembers.
 #[derive(Clone, Debug)]
 pub struct Param {
@@ -58,6 +62,14 @@ impl Params {
     /// How many numbers there are in all.
     pub fn count(&self) -> usize {
         self.entries.iter().map(|p| p.value.elem_count()).sum()
+    }
+
+    /// Whether the passes on these images (`[N, R, R, C]`) are so short that those which don't depend on each other should run
+    /// beside each other, which takes more memory ([`pggan_ops::pool::both`]). The shapes decide, not the number of threads,
+    /// since sums may be rounded differently. Another device than the CPU has its own queue, and gains nothing.
+    pub fn are_short_on(&self, images: &Tensor) -> bool {
+        let [n, h, w, _] = *images.dims() else { return false };
+        images.device().is_cpu() && n * h * w <= SHORT_PIXELS && self.count() <= SHORT_COUNT
     }
 
     /// Where they live.

@@ -1,4 +1,5 @@
-//! Threads that don't fall asleep between the operations of a step.
+//! Threads that always have something to do: they don't fall asleep between the operations of a step, and short operations
+//! run beside each other.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -50,6 +51,17 @@ fn look_for_work(wanted: &AtomicBool) {
             std::hint::spin_loop();
         }
     }
+}
+
+/// Two operations, where they are `short` beside each other: at the end of each, threads wait for one another longer than
+/// it would take to do something else. Long ones run one after the other, since each has work for all threads and needs
+/// memory of its own.
+pub fn both<A: Send, B: Send>(
+    short: bool,
+    a: impl FnOnce() -> A + Send,
+    b: impl FnOnce() -> B + Send,
+) -> (A, B) {
+    if short { rayon::join(a, b) } else { (a(), b()) }
 }
 
 #[cfg(test)]

@@ -62,7 +62,7 @@ pub fn discriminator_step(
         let report = scoring(d, batch, growth, loss, &mut grads)?;
         return Ok((grads, report));
     }
-    let (mut report, penalty) = if small(d, batch.real) {
+    let (mut report, penalty) = if d.params().are_short_on(batch.real) {
         let mut more = Grads::new(d.params());
         let (report, penalty) = rayon::join(
             || scoring(d, batch, growth, loss, &mut grads),
@@ -79,19 +79,6 @@ pub fn discriminator_step(
     report.loss += penalty.loss;
     Ok((grads, report))
 }
-
-/// Whether the scores' passes and the penalty's run beside each other, which takes more memory. Where operations are
-/// short, threads wait for one another at the end of each longer than it would take to do something else. The shapes decide, not
-/// the number of threads, since the sum of the two gradients is rounded differently. Another device has its own queue, and gains
-/// nothing.
-fn small(d: &Discriminator, images: &Tensor) -> bool {
-    let [n, h, w, _] = *images.dims() else { return false };
-    let weights: usize = d.params().iter().map(|param| param.value.elem_count()).sum();
-    images.device().is_cpu() && n * h * w <= SMALL_PIXELS && weights <= SMALL_WEIGHTS
-}
-
-const SMALL_PIXELS: usize = 8 << 10; // measured: 16 of 16x16 gain, of 32x32 lose
-const SMALL_WEIGHTS: usize = 2 << 20;
 
 /// All of the step but the penalty; gradients are added to `grads`.
 fn scoring(

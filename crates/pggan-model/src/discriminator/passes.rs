@@ -3,6 +3,7 @@
 use candle_core::{Tensor, bail};
 use pggan_ops::gain::scale_maps;
 use pggan_ops::mix::{add, lerp, scale, turn};
+use pggan_ops::pool::both;
 use pggan_ops::resample::{mean2x2, mean2x2_grad};
 
 use super::Discriminator;
@@ -183,6 +184,7 @@ impl Discriminator {
     ) -> Result<()> {
         let p = &self.params;
         let noise = tape.noise.clone();
+        let short = p.are_short_on(direction);
         let mut tangent = direction.clone();
         let mut bends = vec![None; deltas.values.len()];
         let steps = self.steps(tape.growth, tape.parts, noise.as_ref())?;
@@ -191,8 +193,13 @@ impl Discriminator {
             tangent = match step {
                 Step::Layer(layer) => {
                     let delta = take(&mut deltas.values[i])?;
-                    layer.weight_grad(p, &tangent, &delta, grads)?;
-                    layer.tangent(p, &tangent, y)?
+                    let (own, tangent) = both(
+                        short,
+                        || layer.weight_grad(p, &tangent, &delta, grads),
+                        || layer.tangent(p, &tangent, y),
+                    );
+                    own?;
+                    tangent?
                 }
                 Step::Halve => mean2x2(&tangent)?,
                 Step::FadeIn(from_rgb, alpha) => {
@@ -228,6 +235,7 @@ impl Discriminator {
         mut want: Request<'_>,
     ) -> Result<Option<Tensor>> {
         let p = &self.params;
+        let short = p.are_short_on(&tape.values[0]);
         let noise = tape.noise.take();
         let steps = self.steps(tape.growth, tape.parts, noise.as_ref())?;
         let Some(last) = tape.values.last().filter(|_| tape.values.len() <= steps.len() + 1) else {
@@ -251,19 +259,31 @@ impl Discriminator {
                         delta
                     };
                     drop(y);
-                    if let Some(grads) = want.grads.as_deref_mut() {
+                    let own = |grads: Option<&mut Grads>| {
+                        let Some(grads) = grads else { return Ok(()) };
                         layer.bias_grad(&delta, grads)?;
-                        layer.weight_grad(p, x, &delta, grads)?;
-                    }
+                        layer.weight_grad(p, x, &delta, grads)
+                    };
                     if i == 0 && !want.image {
+                        own(want.grads)?;
                         return Ok(None);
                     }
-                    let dx = if let Some(Step::Layer(below)) = steps[..i].last() {
-                        through = true;
-                        layer.input_grad_through(p, &delta, (below, x))?
-                    } else {
-                        layer.input_grad(p, &delta)?
+                    let below = match steps[..i].last() {
+                        Some(Step::Layer(below)) => Some(below),
+                        _ => None,
                     };
+                    through = below.is_some();
+                    let grads = want.grads.as_deref_mut();
+                    let (own, dx) = both(
+                        short && grads.is_some(),
+                        || own(grads),
+                        || match below {
+                            Some(below) => layer.input_grad_through(p, &delta, (below, x)),
+                            None => layer.input_grad(p, &delta),
+                        },
+                    );
+                    own?;
+                    let dx = dx?;
                     if let Some(deltas) = want.deltas.as_deref_mut() {
                         deltas.values[i] = Some(delta);
                     }

@@ -118,7 +118,7 @@ impl Filters {
         let widths = Widths::of_this_processor();
         let filters = Self { inputs, outputs, taps, widths, data: Vec::new() };
         // Long runs of the weights, but two tasks at least.
-        let block = widths.panel.min(inputs.div_ceil(2));
+        let block = inputs.div_ceil(2).clamp(1, widths.panel);
         let blocks = inputs.div_ceil(block);
         let panels = outputs.div_ceil(widths.panel);
         let start = |panel: usize, row: usize| {
