@@ -58,7 +58,8 @@ pub(super) struct BenchArgs {
     /// One line of JSON for each measurement, and nothing else, on standard output
     #[arg(long)]
     json: bool,
-    /// Also the time in each layer and pass
+    /// Also the time in each layer and pass (small networks: with --threads 1, since passes that run beside each other
+    /// on other threads are not told apart)
     #[arg(long, conflicts_with = "compare")]
     layers: bool,
     /// Run another implementation in turn on the same case
