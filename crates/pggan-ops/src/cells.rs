@@ -9,6 +9,8 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use crate::pool;
+
 /// A growing `[rows, columns]` matrix. Memory is first touched by the task that writes it.
 pub(crate) struct Matrix {
     data: Vec<f32>,
@@ -183,7 +185,7 @@ fn for_each(
 ) {
     assert!(bounds.is_sorted(), "the cells must not overlap");
     let blocks = bounds.len().saturating_sub(1);
-    (0..blocks * columns.div_ceil(width)).into_par_iter().with_max_len(1).for_each(|task| {
+    pool::for_each(blocks * columns.div_ceil(width), |task| {
         let (block, left) = (task % blocks, task / blocks * width);
         let range = left..(left + width).min(columns);
         let (top, rows) = (bounds[block], bounds[block + 1] - bounds[block]);

@@ -2,11 +2,13 @@
 //! run beside each other.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-/// How often a thread looks for work in vain before it goes to sleep after all: about a millisecond,
-/// longer than any gap between two operations, shorter than anyone would notice.
-const PATIENCE: u32 = 20_000;
+/// How often a thread looks for work in vain before it goes to sleep after all: about a tenth of a second, longer than any
+/// gap between two operations, even if the system took a processor away in it, and shorter than anyone would notice.
+const PATIENCE: u32 = 1 << 20;
+/// After so many tries, the processor is offered to other threads.
+const POLITE: u32 = 1 << 6;
 
 /// While this lives, idle threads of rayon's pool look for work instead of sleeping.
 ///
@@ -42,13 +44,21 @@ impl Drop for Awake {
 }
 
 fn look_for_work(wanted: &AtomicBool) {
+    look_for_work_while(|| wanted.load(Ordering::Relaxed));
+}
+
+fn look_for_work_while(wanted: impl Fn() -> bool) {
     let mut in_vain = 0;
-    while wanted.load(Ordering::Relaxed) && in_vain < PATIENCE {
+    while wanted() && in_vain < PATIENCE {
         if rayon::yield_now() == Some(rayon::Yield::Executed) {
             in_vain = 0;
         } else {
             in_vain += 1;
-            std::hint::spin_loop();
+            if in_vain.is_multiple_of(POLITE) {
+                std::thread::yield_now();
+            } else {
+                std::hint::spin_loop();
+            }
         }
     }
 }
@@ -62,6 +72,54 @@ pub fn both<A: Send, B: Send>(
     b: impl FnOnce() -> B + Send,
 ) -> (A, B) {
     if short { rayon::join(a, b) } else { (a(), b()) }
+}
+
+/// Runs `body` once for each of `0..tasks`, which the pool's threads take one after the other.
+///
+/// Rayon's own loops hand each thread a part and let the idle steal; at the end, who waits for a task that another thread is
+/// still at soon falls asleep, and is woken late.
+pub(crate) fn for_each(tasks: usize, body: impl Fn(usize) + Sync) {
+    let threads = rayon::current_num_threads().min(tasks);
+    let work = Work { tasks, next: AtomicUsize::new(0), left: AtomicUsize::new(tasks), body };
+    if threads <= 1 {
+        return work.take();
+    }
+    let own = || {
+        work.take();
+        // Should a task panic, patience ends, and rayon hands the panic on.
+        look_for_work_while(|| work.left.load(Ordering::Acquire) > 0);
+    };
+    rayon::join(own, || work.help(threads - 1));
+}
+
+struct Work<F> {
+    tasks: usize,
+    /// The next task to be taken.
+    next: AtomicUsize,
+    /// Tasks that are not done.
+    left: AtomicUsize,
+    body: F,
+}
+
+impl<F: Fn(usize) + Sync> Work<F> {
+    /// All tasks that nobody else takes.
+    fn take(&self) {
+        loop {
+            let task = self.next.fetch_add(1, Ordering::Relaxed);
+            if task >= self.tasks {
+                return;
+            }
+            (self.body)(task);
+            self.left.fetch_sub(1, Ordering::Release);
+        }
+    }
+
+    fn help(&self, threads: usize) {
+        if threads == 1 {
+            return self.take();
+        }
+        rayon::join(|| self.help(threads / 2), || self.help(threads - threads / 2));
+    }
 }
 
 #[cfg(test)]
@@ -88,5 +146,34 @@ mod tests {
             });
             assert_eq!(sums, [499_500; 4]);
         }
+    }
+    #[test]
+    fn every_task_runs_once_also_nested() {
+        for threads in [1, 2, 5] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            for tasks in [0, 1, 2, 7, 100] {
+                let times: Vec<AtomicUsize> = (0..3 * tasks).map(|_| AtomicUsize::new(0)).collect();
+                pool.install(|| {
+                    for_each(tasks, |i| {
+                        for_each(3, |j| {
+                            times[3 * i + j].fetch_add(1, Ordering::Relaxed);
+                        });
+                    });
+                });
+                assert!(times.iter().all(|times| times.load(Ordering::Relaxed) == 1));
+            }
+        }
+    }
+
+    #[test]
+    fn a_panic_in_any_task_reaches_the_caller() {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+        for bad in [0, 8, 16] {
+            let run = || for_each(17, |i| assert!(i != bad, "task {bad}"));
+            let run = std::panic::AssertUnwindSafe(|| pool.install(run));
+            let panic = std::panic::catch_unwind(run).unwrap_err();
+            assert_eq!(*panic.downcast::<String>().unwrap(), format!("task {bad}"));
+        }
+        assert_eq!(pool.install(|| (0..10).into_par_iter().sum::<i32>()), 45);
     }
 }
