@@ -54,18 +54,18 @@ const OF_RUNS: [&str; 2] = ["network-snapshot-", "training-state-"];
 /// The newest snapshot of a folder, or its pretrained network.
 fn in_folder(folder: &Path) -> Result<PathBuf, HubError> {
     let io = |source| HubError::Io { path: folder.to_owned(), source };
-    let mut found = Vec::new();
+    let mut names = Vec::new();
     for entry in fs::read_dir(folder).map_err(io)? {
-        let name = entry.map_err(io)?.file_name();
-        let name = name.to_string_lossy();
-        for (rank, prefix) in OF_RUNS.iter().rev().enumerate() {
-            let number = name.strip_prefix(prefix).and_then(|n| n.strip_suffix(".safetensors"));
-            let number = number.and_then(|number| number.parse::<u64>().ok());
-            found.extend(number.map(|number| (rank, number, folder.join(&*name))));
-        }
+        names.push(entry.map_err(io)?.file_name().to_string_lossy().into_owned());
     }
-    if let Some((_, _, best)) = found.into_iter().max() {
-        return Ok(best);
+    let newest = |prefix: &str| {
+        let number = |name: &str| -> Option<u64> {
+            name.strip_prefix(prefix)?.strip_suffix(".safetensors")?.parse().ok()
+        };
+        names.iter().filter_map(|name| Some((number(name)?, name))).max()
+    };
+    if let Some((_, name)) = OF_RUNS.into_iter().find_map(newest) {
+        return Ok(folder.join(name));
     }
     let weights = folder.join(PRETRAINED_WEIGHTS);
     if !weights.is_file() {

@@ -31,7 +31,7 @@ pub fn keep_awake() -> Awake {
     let shared = Arc::clone(&wanted);
     rayon::spawn_broadcast(move |thread| {
         if Some(thread.index()) != caller {
-            look_for_work(&shared);
+            look_for_work_while(|| shared.load(Ordering::Relaxed));
         }
     });
     Awake(wanted)
@@ -41,10 +41,6 @@ impl Drop for Awake {
     fn drop(&mut self) {
         self.0.store(false, Ordering::Relaxed);
     }
-}
-
-fn look_for_work(wanted: &AtomicBool) {
-    look_for_work_while(|| wanted.load(Ordering::Relaxed));
 }
 
 fn look_for_work_while(wanted: impl Fn() -> bool) {
@@ -147,6 +143,7 @@ mod tests {
             assert_eq!(sums, [499_500; 4]);
         }
     }
+
     #[test]
     fn every_task_runs_once_also_nested() {
         for threads in [1, 2, 5] {
