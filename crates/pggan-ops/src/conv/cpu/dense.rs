@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::filters::Filters;
 use super::finish::Finish;
 use super::scratch::Scratch;
-use super::simd::{self, Panel, Target, Widths};
+use super::simd::{self, Panel, Target, Walk, Widths};
 use crate::cells::{self, Cell, Matrix};
 
 /// Pixels of one task; a multiple of the register block's rows.
@@ -58,7 +58,7 @@ impl WithSimd for Forward<'_> {
                     Panel { data: self.filters.taps(panel, first), stride: width, width, depth };
                 let row = |r: usize| &self.x[r * inputs + first..][..depth];
                 let target = Target { data: &mut sums, stride: width, add: first > 0 };
-                simd::product(simd, count, row, 1, weights, target);
+                simd::product(simd, count, row, Walk::straight(1), weights, target);
             }
             let columns = self.filters.columns(panel);
             let at = columns.start - self.columns.start;
@@ -129,7 +129,7 @@ impl WithSimd for Few<'_> {
                 let panel = Panel { data: &turned[first * width..], stride: width, width, depth };
                 let row = |o: usize| &weight[o * inputs + first..][..depth];
                 let target = Target { data: &mut sums, stride: width, add: first > 0 };
-                simd::product(simd, outputs, row, 1, panel, target);
+                simd::product(simd, outputs, row, Walk::straight(1), panel, target);
             }
             for pixel in 0..width.min(self.cell.rows() - block * width) {
                 let row = self.cell.row(block * width + pixel);
@@ -200,7 +200,7 @@ impl WithSimd for InputGrad<'_> {
                 let weights = Panel { data: &rows, stride: width, width, depth };
                 let row = |r: usize| &self.dy[r * self.outputs + first..][..depth];
                 let target = Target { data: &mut sums, stride: width, add: first > 0 };
-                simd::product(simd, count, row, 1, weights, target);
+                simd::product(simd, count, row, Walk::straight(1), weights, target);
             }
             let at = left - self.columns.start;
             for (r, sums) in sums.chunks_exact(width).take(count).enumerate() {
@@ -323,7 +323,8 @@ impl WithSimd for WeightGrad<'_> {
                 let gradients = &dy[first * outputs + rows.start..];
                 let panel = Panel { data: &run, stride: width, width, depth };
                 let target = Target { data: &mut sums, stride: width, add: first > 0 };
-                simd::product(simd, rows.len(), |r| &gradients[r..], outputs, panel, target);
+                let walk = Walk::straight(outputs);
+                simd::product(simd, rows.len(), |r| &gradients[r..], walk, panel, target);
             }
             let at = left - columns.start;
             for (r, sums) in sums.chunks_exact(width).take(rows.len()).enumerate() {

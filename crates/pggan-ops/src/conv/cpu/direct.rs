@@ -15,14 +15,15 @@ use super::super::Resample;
 use super::filters::Filters;
 use super::finish::Finish;
 use super::scratch::Scratch;
-use super::simd::{self, Panel, Target, Widths};
+use super::simd::{self, Panel, Target, Walk, Widths};
 use super::{Size, Spec};
 use crate::cells::{self, Cell, Matrix};
 
-/// Tasks that are wanted, for machines of many cores.
-const TASKS: usize = 32;
-/// Rows of a band at least: each reads a row or two more than it is long.
-const BAND: usize = 8;
+/// Parts of the weight gradient's sum, for machines of many cores.
+const PARTS: usize = 32;
+/// Rows of places in a band: few enough for the cache, though each band reads a row or two more than
+/// it is long.
+const BAND: usize = 16;
 
 /// What happens along either axis of the image, which is the same in both.
 #[derive(Clone, Copy)]
@@ -137,8 +138,27 @@ impl Form {
         index * len..(index + 1) * len
     }
 
+    /// Those of all rows of the window.
+    fn panels(&self, phase: usize, bundle: usize) -> Range<usize> {
+        let last = self.axis.window() - 1;
+        self.panel(phase, bundle, 0).start..self.panel(phase, bundle, last).end
+    }
+
     fn panels_len(&self) -> usize {
-        self.panel(self.axis.phases - 1, self.bundles.len() - 1, self.axis.window() - 1).end
+        self.panels(self.axis.phases - 1, self.bundles.len() - 1).end
+    }
+
+    /// Whether bundles are whole vectors and groups whole rows: a product may then meet the outputs
+    /// where they lie.
+    fn fills_rows(&self) -> bool {
+        self.side_by_side * self.co == self.width && self.out.w.is_multiple_of(self.outputs)
+    }
+
+    /// The floats of a bundle's outputs among the `len` of its group: the last one of a row may reach
+    /// over the edge.
+    fn of_group(&self, bundle: &Bundle, len: usize) -> Range<usize> {
+        let first = bundle.output * self.co;
+        first.min(len)..(first + self.side_by_side * self.co).min(len)
     }
 
     /// Calls `each(place among the panels, tap, factor)` for every tap that has a part in a weight,
@@ -173,9 +193,8 @@ impl Form {
     /// rows of places.
     fn bands(&self) -> Vec<(usize, Range<usize>)> {
         let places = self.out.h / self.axis.phases;
-        let rows = places.div_ceil(TASKS.div_ceil(self.size.n)).max(BAND).min(places);
         (0..self.size.n)
-            .flat_map(|n| (0..places).step_by(rows).map(move |y| (n, y..(y + rows).min(places))))
+            .flat_map(|n| (0..places).step_by(BAND).map(move |y| (n, y..(y + BAND).min(places))))
             .collect()
     }
 
@@ -268,30 +287,35 @@ impl WithSimd for Apply<'_> {
         let Self { form, panels, x, n, places, mut cell } = self;
         let Form { axis, ci, co, width, groups, step, .. } = *form;
         let rows = form.rows(x, n, &places);
-        let (row_out, some) = (form.out.w * co, form.side_by_side * co);
-        let mut sums = Scratch::new(groups * width);
+        let (row_out, group, depth) = (form.out.w * co, form.outputs * co, form.depth());
+        let walk = Walk { step: 1, run: depth, jump: form.row_len() };
+        let in_place = form.fills_rows();
+        let mut sums = Scratch::new(if in_place { 0 } else { groups * width });
         for (place, out) in cell.whole().chunks_exact_mut(axis.phases * row_out).enumerate() {
             for (phase, out) in out.chunks_exact_mut(row_out).enumerate() {
                 for (b, bundle) in form.bundles.iter().enumerate() {
-                    let depth = form.depth();
-                    for row in 0..axis.window() {
-                        let window = &rows[form.window(place, phase, bundle, row)..];
-                        let data = &panels[form.panel(phase, b, row)];
-                        simd::product(
-                            simd,
-                            groups,
-                            |g| &window[g * step * ci..][..depth],
-                            1,
-                            Panel { data, stride: width, width, depth },
-                            Target { data: &mut sums, stride: width, add: row > 0 },
-                        );
-                    }
-                    let outputs = out.chunks_mut(form.outputs * co);
-                    for (out, sums) in outputs.zip(sums.chunks_exact(width)) {
-                        // The last group may reach over the edge.
-                        let at = (bundle.output * co).min(out.len());
-                        let end = (at + some).min(out.len());
-                        out[at..end].copy_from_slice(&sums[..end - at]);
+                    let window = &rows[form.window(place, phase, bundle, 0)..];
+                    let data = &panels[form.panels(phase, b)];
+                    let (data_out, stride) = if in_place {
+                        (&mut out[bundle.output * co..], group)
+                    } else {
+                        (&mut *sums, width)
+                    };
+                    simd::product(
+                        simd,
+                        groups,
+                        |g| &window[g * step * ci..],
+                        walk,
+                        Panel { data, stride: width, width, depth: axis.window() * depth },
+                        Target { data: data_out, stride, add: false },
+                    );
+                    if !in_place {
+                        let outputs = out.chunks_mut(group);
+                        for (out, sums) in outputs.zip(sums.chunks_exact(width)) {
+                            let range = form.of_group(bundle, out.len());
+                            let len = range.len();
+                            out[range].copy_from_slice(&sums[..len]);
+                        }
                     }
                 }
             }
@@ -310,7 +334,7 @@ pub(super) fn weight_grad(
 ) -> Option<Vec<f32>> {
     let form = Form::new(spec.resample, size, spec.ci, spec.co);
     let bands = form.bands();
-    let sums = cells::sum_of_parts(bands.len(), TASKS, 1, |some| {
+    let sums = cells::sum_of_parts(bands.len(), PARTS, 1, |some| {
         let mut sums = vec![0.0; form.panels_len()];
         for (n, places) in &bands[some] {
             let (n, places) = (*n, places.clone());
@@ -348,35 +372,33 @@ impl WithSimd for WeightGrad<'_> {
         let Self { form, x, dy, n, places, sums } = self;
         let Form { axis, ci, co, width, groups, step, .. } = *form;
         let rows = form.rows(x, n, &places);
-        let (row_out, some) = (form.out.w * co, form.side_by_side * co);
-        let mut deltas = Scratch::new(groups * width);
+        let (row_out, group, depth) = (form.out.w * co, form.outputs * co, form.depth());
+        let walk = Walk::straight(step * ci);
+        let in_place = form.fills_rows();
+        let mut deltas = Scratch::new(if in_place { 0 } else { groups * width });
         deltas.fill(0.0);
         let first = (n * form.out.h + places.start * axis.phases) * row_out;
         let dy = &dy[first..][..places.len() * axis.phases * row_out];
         for (place, dy) in dy.chunks_exact(axis.phases * row_out).enumerate() {
             for (phase, dy) in dy.chunks_exact(row_out).enumerate() {
                 for (b, bundle) in form.bundles.iter().enumerate() {
-                    let groups_of = dy.chunks(form.outputs * co);
-                    for (deltas, dy) in deltas.chunks_exact_mut(width).zip(groups_of) {
-                        let at = (bundle.output * co).min(dy.len());
-                        let end = (at + some).min(dy.len());
-                        deltas[..end - at].copy_from_slice(&dy[at..end]);
-                        deltas[end - at..some].fill(0.0);
-                    }
+                    let (data, stride) = if in_place {
+                        (&dy[bundle.output * co..], group)
+                    } else {
+                        for (deltas, dy) in deltas.chunks_exact_mut(width).zip(dy.chunks(group)) {
+                            let range = form.of_group(bundle, dy.len());
+                            let (values, rest) = deltas.split_at_mut(range.len());
+                            values.copy_from_slice(&dy[range]);
+                            rest.fill(0.0);
+                        }
+                        (&*deltas, width)
+                    };
+                    let panel = Panel { data, stride, width, depth: groups };
                     for row in 0..axis.window() {
                         let window = &rows[form.window(place, phase, bundle, row)..];
-                        simd::product(
-                            simd,
-                            form.depth(),
-                            |r| &window[r..],
-                            step * ci,
-                            Panel { data: &deltas, stride: width, width, depth: groups },
-                            Target {
-                                data: &mut sums[form.panel(phase, b, row)],
-                                stride: width,
-                                add: true,
-                            },
-                        );
+                        let data = &mut sums[form.panel(phase, b, row)];
+                        let target = Target { data, stride: width, add: true };
+                        simd::product(simd, depth, |r| &window[r..], walk, panel, target);
                     }
                 }
             }

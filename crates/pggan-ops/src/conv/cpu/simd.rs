@@ -56,6 +56,28 @@ pub(super) struct Panel<'a> {
     pub(super) depth: usize,
 }
 
+/// How a [`product`] goes along its rows: `run` values `step` floats apart, then as many `jump` floats
+/// behind these, and so on.
+#[derive(Clone, Copy)]
+pub(super) struct Walk {
+    pub(super) step: usize,
+    pub(super) run: usize,
+    pub(super) jump: usize,
+}
+
+impl Walk {
+    /// All values `step` floats apart.
+    pub(super) const fn straight(step: usize) -> Self {
+        Self { step, run: usize::MAX, jump: 0 }
+    }
+
+    /// Floats of a row that `depth` values lie in.
+    #[inline(always)]
+    fn len(self, depth: usize) -> usize {
+        (depth - 1) / self.run * self.jump + (self.run.min(depth) - 1) * self.step + 1
+    }
+}
+
 /// Where a [`product`] goes: rows `stride` floats apart, overwritten or added to.
 pub(super) struct Target<'a> {
     pub(super) data: &'a mut [f32],
@@ -63,13 +85,14 @@ pub(super) struct Target<'a> {
     pub(super) add: bool,
 }
 
-/// `target[r][c] (+)= sum over k of row(r)[k * step] * panel[k][c]` for `count` rows.
+/// `target[r][c] (+)= sum over k of row(r)[k] * panel[k][c]` for `count` rows, with the k-th value of a
+/// row where `walk` meets it.
 #[inline(always)]
 pub(super) fn product<'a, S: Simd>(
     simd: S,
     count: usize,
     row: impl Fn(usize) -> &'a [f32],
-    step: usize,
+    walk: Walk,
     panel: Panel<'_>,
     target: Target<'_>,
 ) {
@@ -84,7 +107,7 @@ pub(super) fn product<'a, S: Simd>(
             for (i, place) in rows.iter_mut().enumerate() {
                 *place = row(first + i);
             }
-            simd.vectorize(Block::<{ 2 * ROWS }, 1> { rows, step, panel, into });
+            simd.vectorize(Block::<{ 2 * ROWS }, 1> { rows, walk, panel, into });
             first += 2 * ROWS;
             continue;
         }
@@ -97,10 +120,10 @@ pub(super) fn product<'a, S: Simd>(
                         *place = row(first + i);
                     }
                     match vectors {
-                        1 => simd.vectorize(Block::<$m, 1> { rows, step, panel, into }),
-                        2 => simd.vectorize(Block::<$m, 2> { rows, step, panel, into }),
-                        3 => simd.vectorize(Block::<$m, 3> { rows, step, panel, into }),
-                        _ => simd.vectorize(Block::<$m, 4> { rows, step, panel, into }),
+                        1 => simd.vectorize(Block::<$m, 1> { rows, walk, panel, into }),
+                        2 => simd.vectorize(Block::<$m, 2> { rows, walk, panel, into }),
+                        3 => simd.vectorize(Block::<$m, 3> { rows, walk, panel, into }),
+                        _ => simd.vectorize(Block::<$m, 4> { rows, walk, panel, into }),
                     }
                 }
             )* _ => unreachable!("at most ROWS rows") } };
@@ -113,7 +136,7 @@ pub(super) fn product<'a, S: Simd>(
 /// One register block of a [`product`].
 struct Block<'a, const M: usize, const V: usize> {
     rows: [&'a [f32]; M],
-    step: usize,
+    walk: Walk,
     panel: Panel<'a>,
     into: Target<'a>,
 }
@@ -123,35 +146,43 @@ impl<const M: usize, const V: usize> WithSimd for Block<'_, M, V> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { rows, step, panel, into } = self;
+        let Self { rows, walk, panel, into } = self;
         let (depth, width) = (panel.depth, V * S::F32_LANES);
         assert!(depth > 0 && panel.width == width);
-        assert!(rows.iter().all(|row| row.len() > (depth - 1) * step));
+        let len = walk.len(depth);
+        assert!(rows.iter().all(|row| row.len() >= len));
         assert!(panel.data.len() >= (depth - 1) * panel.stride + width);
         assert!(into.data.len() >= (M - 1) * into.stride + width);
 
         let mut sums = [[simd.splat_f32s(0.0); V]; M];
         let rows = rows.map(<[f32]>::as_ptr);
         let mut columns = panel.data.as_ptr();
-        let mut k = 0;
-        for _ in 0..depth {
-            // SAFETY: the assertions above bound `rows[i] + k`, with `k` at most `(depth - 1) *
-            // step`, and `columns` plus `width`, with `columns` at most `(depth - 1) * stride` from
-            // the start.
-            unsafe {
-                let mut vectors = [simd.splat_f32s(0.0); V];
-                for j in 0..V {
-                    vectors[j] = columns.add(j * S::F32_LANES).cast::<S::f32s>().read_unaligned();
-                }
-                for i in 0..M {
-                    let value = simd.splat_f32s(*rows[i].add(k));
+        let (mut start, mut left) = (0, depth);
+        while left > 0 {
+            let run = walk.run.min(left);
+            let mut k = start;
+            for _ in 0..run {
+                // SAFETY: the assertions above bound `rows[i] + k`, with `k` below `walk.len(depth)`,
+                // and `columns` plus `width`, with `columns` at most `(depth - 1) * stride` from the
+                // start.
+                unsafe {
+                    let mut vectors = [simd.splat_f32s(0.0); V];
                     for j in 0..V {
-                        sums[i][j] = simd.mul_add_e_f32s(value, vectors[j], sums[i][j]);
+                        vectors[j] =
+                            columns.add(j * S::F32_LANES).cast::<S::f32s>().read_unaligned();
+                    }
+                    for i in 0..M {
+                        let value = simd.splat_f32s(*rows[i].add(k));
+                        for j in 0..V {
+                            sums[i][j] = simd.mul_add_e_f32s(value, vectors[j], sums[i][j]);
+                        }
                     }
                 }
+                columns = columns.wrapping_add(panel.stride);
+                k += walk.step;
             }
-            columns = columns.wrapping_add(panel.stride);
-            k += step;
+            left -= run;
+            start += walk.jump;
         }
         let out = into.data.as_mut_ptr();
         for i in 0..M {

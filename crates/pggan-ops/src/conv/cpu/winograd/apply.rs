@@ -10,7 +10,7 @@ use super::super::Size;
 use super::super::filters::Filters;
 use super::super::finish::Finish;
 use super::super::scratch::Scratch;
-use super::super::simd::{self, Panel, Target};
+use super::super::simd::{self, Panel, Target, Walk};
 use super::tiling::{Form, Pair, Tile, Tiling};
 use super::transform::{self, Images, Layout, Tiles};
 use super::{BLOCK, SKEW};
@@ -271,7 +271,7 @@ impl Job<'_> {
                     simd,
                     tiles,
                     |r| &points[r * layout.tile + first..][..depth],
-                    1,
+                    Walk::straight(1),
                     Panel { data, stride: width, width, depth },
                     Target { data: sums, stride: width, add: pair.add || first > 0 },
                 );

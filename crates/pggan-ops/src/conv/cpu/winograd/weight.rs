@@ -7,7 +7,7 @@ use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::super::scratch::Scratch;
-use super::super::simd::{self, Panel, Target, Widths};
+use super::super::simd::{self, Panel, Target, Walk, Widths};
 use super::super::{Size, Spec};
 use super::tiling::{Form, Pair, Tile, Tiling};
 use super::transform::{self, Images, Layout, Tiles};
@@ -207,6 +207,7 @@ impl WithSimd for Task<'_> {
         let (dy, of_dy) = self.dy;
         let width = widths.padded(self.inputs);
         let stride = OUTPUTS * width + SKEW;
+        let walk = Walk::straight(of_dy.tile);
         let mut products = Scratch::new(pairs.len() * stride);
         for pair in pairs {
             let gradients = &dy[pair.sum * of_dy.point..];
@@ -221,7 +222,7 @@ impl WithSimd for Task<'_> {
                 stride: width,
                 add: false,
             };
-            simd::product(simd, self.outputs, |r| &gradients[r..], of_dy.tile, panel, target);
+            simd::product(simd, self.outputs, |r| &gradients[r..], walk, panel, target);
         }
         let mut taps = [0.0; 9 * 16];
         let mut nines = [0.0; 9 * 16];
