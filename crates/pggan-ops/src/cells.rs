@@ -45,7 +45,14 @@ unsafe impl Send for Address {}
 // SAFETY: as above.
 unsafe impl Sync for Address {}
 
-impl Cell<'_> {
+impl<'a> Cell<'a> {
+    /// `rows` stretches of `columns` floats in a buffer, `stride` floats apart.
+    #[inline]
+    pub(crate) fn over(data: &'a mut [f32], stride: usize, rows: usize, columns: usize) -> Self {
+        assert!(rows > 0 && columns <= stride && data.len() >= (rows - 1) * stride + columns);
+        Self { start: data.as_mut_ptr(), stride, rows, columns, owner: PhantomData }
+    }
+
     /// The cell's part of its row `r`, counted from the cell's first row.
     #[inline]
     pub(crate) fn row(&mut self, r: usize) -> &mut [f32] {
@@ -66,6 +73,15 @@ impl Cell<'_> {
     /// Whether the cell spans the whole width of its matrix.
     pub(crate) fn is_whole(&self) -> bool {
         self.columns == self.stride
+    }
+
+    /// Some of the cell's columns.
+    #[inline]
+    pub(crate) fn columns(&mut self, range: Range<usize>) -> Cell<'_> {
+        assert!(range.start <= range.end && range.end <= self.columns);
+        // SAFETY: the columns are the cell's own, and inside its first row.
+        let start = unsafe { self.start.add(range.start) };
+        Cell { start, columns: range.len(), ..*self }
     }
 
     /// The same cell, for a while.

@@ -85,8 +85,8 @@ impl Finish<'_> {
 
 /// The weights of one convolution, ready to be applied in every direction.
 ///
-/// What the CPU kernels make of the weights for the forward pass is made on first use and, where images are so small
-/// that this shows, kept until [`Kernel::release`]: make a new `Kernel` whenever the weights have changed.
+/// What the CPU kernels make of the weights is made on first use and, where that shows in the time, kept until
+/// [`Kernel::release`]: make a new `Kernel` whenever the weights have changed.
 #[derive(Debug)]
 pub struct Kernel {
     weight: Tensor,
@@ -95,8 +95,11 @@ pub struct Kernel {
     out_channels: usize,
     in_channels: usize,
     size: usize,
-    packed: Mutex<Option<Arc<cpu::Packed>>>,
+    forward: Kept,
+    back: Kept,
 }
+
+type Kept = Mutex<Option<Arc<cpu::Packed>>>;
 
 impl Kernel {
     /// The convolution with `weight * scale`; `weight` is `[O, I, k, k]` with k = 3, or k = 1 where the
@@ -116,7 +119,8 @@ impl Kernel {
             out_channels,
             in_channels,
             size,
-            packed: Mutex::default(),
+            forward: Kept::default(),
+            back: Kept::default(),
         })
     }
 
@@ -142,19 +146,7 @@ impl Kernel {
         if !slices::is_fast(x) {
             return finish.apply(generic::forward(x, &self.scaled()?, self.resample)?);
         }
-        let (spec, pixels) = (self.spec(), n * h * w);
-        let y = if cpu::reads_stored(spec, pixels) {
-            let scale = self.scale as f32;
-            slices::read(&self.weight, |weight| {
-                slices::read(x, |x| {
-                    finish
-                        .read(|finish| cpu::forward_stored(weight, x, pixels, spec, scale, finish))
-                })
-            })???
-        } else {
-            let packed = self.packed(cpu::worth_keeping(pixels))?;
-            slices::read(x, |x| finish.read(|finish| packed.forward(x, n, h, w, finish)))??
-        };
+        let y = self.apply(x, cpu::Direction::Forward, cpu::Size { n, h, w }, finish)?;
         slices::tensor(y, &shape)
     }
 
@@ -175,6 +167,7 @@ impl Kernel {
     /// As [`Kernel::input_grad`]; and if `finish` is of another shape.
     pub fn input_grad_then(&self, dy: &Tensor, finish: Finish<'_>) -> Result<Tensor> {
         let (n, h, w, c) = dy.dims4()?;
+        let size = cpu::Size { n, h, w };
         let (h, w) = self.input_size(h, w)?;
         self.check(c, self.out_channels, h, w)?;
         let shape = [n, h, w, self.in_channels];
@@ -182,12 +175,7 @@ impl Kernel {
         if !slices::is_fast(dy) {
             return finish.apply(generic::input_grad(dy, &self.scaled()?, self.resample)?);
         }
-        let (spec, scale) = (self.spec(), self.scale as f32);
-        let dx = slices::read(&self.weight, |weight| {
-            slices::read(dy, |dy| {
-                finish.read(|finish| cpu::input_grad(weight, dy, n, h, w, spec, scale, finish))
-            })
-        })???;
+        let dx = self.apply(dy, cpu::Direction::Back, size, finish)?;
         slices::tensor(dx, &shape)
     }
 
@@ -199,13 +187,13 @@ impl Kernel {
     /// # Errors
     /// If the two shapes do not belong together.
     pub fn weight_grad(&self, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
-        let (n, h, w) = self.check_pair(x, dy)?;
+        let size = self.check_pair(x, dy)?;
         if !slices::is_fast(x) {
             return generic::weight_grad(x, dy, self.size, self.resample)? * self.scale;
         }
         let spec = self.spec();
         let dw = slices::read(x, |x| {
-            slices::read(dy, |dy| cpu::weight_grad(x, dy, n, h, w, spec, self.scale as f32))
+            slices::read(dy, |dy| cpu::weight_grad(x, dy, size, spec, self.scale as f32))
         })??;
         slices::tensor(dw, &[self.out_channels, self.in_channels, self.size, self.size])
     }
@@ -225,26 +213,26 @@ impl Kernel {
         if !slices::is_fast(x) {
             return &sum + self.weight_grad(x, dy)?.reshape(sum.dims())?;
         }
-        let (n, h, w) = self.check_pair(x, dy)?;
+        let size = self.check_pair(x, dy)?;
         let sum = slices::owned(sum)?;
         let (spec, scale) = (self.spec(), self.scale as f32);
         slices::read(x, |x| {
             slices::read(dy, |dy| {
-                slices::write(&sum, |sum| cpu::add_weight_grad(x, dy, n, h, w, spec, scale, sum))
+                slices::write(&sum, |sum| cpu::add_weight_grad(x, dy, size, spec, scale, sum))
             })
         })???;
         Ok(sum)
     }
 
-    /// Batch, height and width of `x`, which must belong to `dy`.
-    fn check_pair(&self, x: &Tensor, dy: &Tensor) -> Result<(usize, usize, usize)> {
+    /// The size of `x`, which must belong to `dy`.
+    fn check_pair(&self, x: &Tensor, dy: &Tensor) -> Result<cpu::Size> {
         let (n, h, w, c) = x.dims4()?;
         self.check(c, self.in_channels, h, w)?;
         let (ho, wo) = self.output_size(h, w);
         if dy.dims() != [n, ho, wo, self.out_channels] {
             bail!("gradient {:?} does not belong to input {:?} ({self:?})", dy.dims(), x.dims());
         }
-        Ok((n, h, w))
+        Ok(cpu::Size { n, h, w })
     }
 
     fn spec(&self) -> cpu::Spec {
@@ -258,20 +246,48 @@ impl Kernel {
 
     /// Frees what the CPU kernels made of the weights; it is made again when it is wanted.
     pub fn release(&self) {
-        self.packed.lock().unwrap_or_else(PoisonError::into_inner).take();
+        for kept in [&self.forward, &self.back] {
+            kept.lock().unwrap_or_else(PoisonError::into_inner).take();
+        }
     }
 
-    fn packed(&self, keep: bool) -> Result<Arc<cpu::Packed>> {
-        let packed = || self.packed.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(packed) = &*packed() {
+    /// The engine's own kernels on `x` of `size`, which comes in from this direction.
+    fn apply(
+        &self,
+        x: &Tensor,
+        direction: cpu::Direction,
+        size: cpu::Size,
+        finish: Finish<'_>,
+    ) -> Result<Vec<f32>> {
+        let (spec, pixels) = (self.spec(), size.pixels());
+        if cpu::reads_stored(spec, direction, pixels) {
+            let (way, scale) = ((spec, direction), self.scale as f32);
+            return slices::read(&self.weight, |weight| {
+                slices::read(x, |x| {
+                    finish.read(|finish| cpu::apply_stored(weight, x, pixels, way, scale, finish))
+                })
+            })??;
+        }
+        let packed = self.packed(direction, size)?;
+        slices::read(x, |x| finish.read(|finish| packed.apply(x, size, finish)))?
+    }
+
+    fn packed(&self, direction: cpu::Direction, size: cpu::Size) -> Result<Arc<cpu::Packed>> {
+        let kept = match direction {
+            cpu::Direction::Forward => &self.forward,
+            cpu::Direction::Back => &self.back,
+        };
+        let kept = || kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(packed) = kept().as_ref().filter(|packed| packed.serves(size)) {
             return Ok(packed.clone());
         }
         // Made outside the lock: its tasks may pick up others that want the same.
+        let (spec, scale) = (self.spec(), self.scale as f32);
         let made =
-            slices::read(&self.weight, |w| cpu::Packed::new(w, self.scale as f32, self.spec()))?;
+            slices::read(&self.weight, |w| cpu::Packed::new(w, scale, spec, direction, size))?;
         let made = Arc::new(made);
-        if keep {
-            *packed() = Some(made.clone());
+        if made.are_worth_keeping(direction, size) {
+            *kept() = Some(made.clone());
         }
         Ok(made)
     }

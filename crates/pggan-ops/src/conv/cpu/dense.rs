@@ -5,7 +5,7 @@ use std::ops::Range;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::filters::Filters;
+use super::filters::{Filters, Panels};
 use super::finish::Finish;
 use super::scratch::Scratch;
 use super::simd::{self, Panel, Target, Walk, Widths};
@@ -21,12 +21,13 @@ const TASKS: usize = 16;
 
 /// `[pixels, inputs]` to `[pixels, outputs]`.
 pub(super) fn forward(filters: &Filters, x: &[f32], finish: Finish<'_>) -> Vec<f32> {
-    let pixels = x.len() / filters.inputs;
+    let Panels { inputs, outputs, widths } = filters.panels;
+    let pixels = x.len() / inputs;
     let bounds: Vec<usize> = (0..pixels).step_by(PIXELS).chain([pixels]).collect();
-    let width = if bounds.len() > TASKS { filters.outputs } else { 64 };
-    let mut y = Matrix::new(pixels, filters.outputs);
-    y.append(&bounds, width.next_multiple_of(filters.widths.panel), |block, columns, mut cell| {
-        let x = &x[bounds[block] * filters.inputs..bounds[block + 1] * filters.inputs];
+    let width = if bounds.len() > TASKS { outputs } else { 64 };
+    let mut y = Matrix::new(pixels, outputs);
+    y.append(&bounds, width.next_multiple_of(widths.panel), |block, columns, mut cell| {
+        let x = &x[bounds[block] * inputs..bounds[block + 1] * inputs];
         let (out, range) = (cell.reborrow(), columns.clone());
         Arch::new().dispatch(Forward { filters, x, columns: range, cell: out });
         finish.cell(bounds[block], columns, cell);
@@ -47,11 +48,12 @@ impl WithSimd for Forward<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(mut self, simd: S) {
-        let Filters { inputs, widths, .. } = *self.filters;
+        let panels = self.filters.panels;
+        let Panels { inputs, widths, .. } = panels;
         let count = self.x.len() / inputs;
         let mut sums = Scratch::new(count * widths.panel);
         for panel in self.columns.start / widths.panel..self.columns.end.div_ceil(widths.panel) {
-            let width = self.filters.width(panel);
+            let width = panels.width(panel);
             for first in (0..inputs).step_by(DEPTH) {
                 let depth = DEPTH.min(inputs - first);
                 let weights =
@@ -60,7 +62,7 @@ impl WithSimd for Forward<'_> {
                 let target = Target { data: &mut sums, stride: width, add: first > 0 };
                 simd::product(simd, count, row, Walk::straight(1), weights, target);
             }
-            let columns = self.filters.columns(panel);
+            let columns = panels.columns(panel);
             let at = columns.start - self.columns.start;
             for (r, sums) in sums.chunks_exact(width).take(count).enumerate() {
                 self.cell.row(r)[at..][..columns.len()].copy_from_slice(&sums[..columns.len()]);

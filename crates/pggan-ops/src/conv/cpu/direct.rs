@@ -244,9 +244,9 @@ pub(super) fn apply(
     size: Size,
     finish: Finish<'_>,
 ) -> Vec<f32> {
-    let form = Form::new(resample, size, filters.inputs, filters.outputs);
+    let form = Form::new(resample, size, filters.panels.inputs, filters.panels.outputs);
     let mut panels = vec![0.0; form.panels_len()];
-    let (taps, columns) = (filters.taps(0, 0), filters.width(0));
+    let (taps, columns) = (filters.taps(0, 0), filters.panels.width(0));
     form.taps(|at, tap, factor| {
         for i in 0..form.ci {
             let from = &taps[(i * 9 + tap) * columns..][..form.co];

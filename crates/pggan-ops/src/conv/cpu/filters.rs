@@ -6,21 +6,47 @@ use std::ops::Range;
 use super::simd::Widths;
 use crate::cells::Matrix;
 
-/// Weights cut into panels of output channels: `[panel][input channel][tap][column]`. Every panel
-/// is as wide as a register block but the last, which is as wide as it must be, in whole vectors
-/// filled up with zeros.
-pub(super) struct Filters {
+/// Output channels cut into panels. Every panel is as wide as a register block but the last, which is
+/// as wide as it must be, in whole vectors filled up with zeros.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Panels {
     pub(super) inputs: usize,
     pub(super) outputs: usize,
+    pub(super) widths: Widths,
+}
+
+impl Panels {
+    fn new(inputs: usize, outputs: usize) -> Self {
+        Self { inputs, outputs, widths: Widths::of_this_processor() }
+    }
+
+    pub(super) fn count(self) -> usize {
+        self.outputs.div_ceil(self.widths.panel)
+    }
+
+    /// The output channels of a panel.
+    pub(super) fn columns(self, panel: usize) -> Range<usize> {
+        let first = panel * self.widths.panel;
+        first..(first + self.widths.panel).min(self.outputs)
+    }
+
+    /// Columns of a panel, padding included.
+    pub(super) fn width(self, panel: usize) -> usize {
+        self.widths.padded(self.columns(panel).len())
+    }
+}
+
+/// Weights in panels of output channels: `[panel][input channel][tap][column]`.
+pub(super) struct Filters {
+    pub(super) panels: Panels,
     /// 1 or 9, row by row.
     pub(super) taps: usize,
-    pub(super) widths: Widths,
     data: Vec<f32>,
 }
 
 impl fmt::Debug for Filters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { inputs, outputs, taps, .. } = self;
+        let Self { panels: Panels { inputs, outputs, .. }, taps, .. } = self;
         write!(f, "Filters({taps} taps, {inputs} -> {outputs})")
     }
 }
@@ -115,46 +141,35 @@ impl Filters {
         taps: usize,
         fill: impl Fn(Range<usize>, Range<usize>, &mut [f32], usize) + Sync,
     ) -> Self {
-        let widths = Widths::of_this_processor();
-        let filters = Self { inputs, outputs, taps, widths, data: Vec::new() };
+        let panels = Panels::new(inputs, outputs);
+        let (widths, count) = (panels.widths, panels.count());
         // Long runs of the weights, but two tasks at least.
         let block = inputs.div_ceil(2).clamp(1, widths.panel);
         let blocks = inputs.div_ceil(block);
-        let panels = outputs.div_ceil(widths.panel);
         let start = |panel: usize, row: usize| {
-            (panel * widths.panel * inputs + row * filters.width(panel)) * taps
+            (panel * widths.panel * inputs + row * panels.width(panel)) * taps
         };
         let end = widths.padded(outputs) * inputs * taps;
-        let starts = (0..panels * blocks).map(|i| start(i / blocks, i % blocks * block));
+        let starts = (0..count * blocks).map(|i| start(i / blocks, i % blocks * block));
         let bounds: Vec<usize> = starts.chain([end]).collect();
         let mut data = Matrix::new(end, 1);
         data.append(&bounds, 1, |i, _, mut cell| {
             let (panel, row) = (i / blocks, i % blocks * block);
             fill(
-                filters.columns(panel),
+                panels.columns(panel),
                 row..(row + block).min(inputs),
                 cell.whole(),
-                filters.width(panel),
+                panels.width(panel),
             );
         });
-        Self { data: data.into_vec(), ..filters }
-    }
-
-    /// The output channels of a panel.
-    pub(super) fn columns(&self, panel: usize) -> Range<usize> {
-        let first = panel * self.widths.panel;
-        first..(first + self.widths.panel).min(self.outputs)
-    }
-
-    /// Columns of a panel, padding included.
-    pub(super) fn width(&self, panel: usize) -> usize {
-        self.widths.padded(self.columns(panel).len())
+        Self { panels, taps, data: data.into_vec() }
     }
 
     /// `[input channel][tap][column]` of a panel, from one input channel on.
     pub(super) fn taps(&self, panel: usize, input: usize) -> &[f32] {
-        let start = panel * self.widths.panel * self.inputs * self.taps;
-        let stride = self.taps * self.width(panel);
-        &self.data[start + input * stride..start + self.inputs * stride]
+        let Panels { inputs, widths, .. } = self.panels;
+        let start = panel * widths.panel * inputs * self.taps;
+        let stride = self.taps * self.panels.width(panel);
+        &self.data[start + input * stride..start + inputs * stride]
     }
 }

@@ -235,30 +235,12 @@ impl<'a, const N: usize> Window<'a, N> {
     }
 }
 
-/// Equally long stretches of one buffer, `stride` floats apart, written a vector at a time.
-pub(super) struct Planes<'a> {
-    data: &'a mut [f32],
-    stride: usize,
-    count: usize,
-    len: usize,
-}
-
-impl<'a> Planes<'a> {
-    /// `count` planes of `len` floats.
-    pub(super) fn new(data: &'a mut [f32], stride: usize, count: usize, len: usize) -> Self {
-        assert!(count > 0 && data.len() >= (count - 1) * stride + len);
-        Self { data, stride, count, len }
-    }
-
-    #[inline(always)]
-    pub(super) fn store<S: Simd>(&mut self, plane: usize, at: usize, value: S::f32s) {
-        assert!(plane < self.count && at + S::F32_LANES <= self.len);
-        // SAFETY: the vector ends inside plane `plane`, and the planes inside the buffer by `new`.
-        unsafe {
-            let place = self.data.as_mut_ptr().add(plane * self.stride + at);
-            place.cast::<S::f32s>().write_unaligned(value);
-        };
-    }
+/// Writes the vector to `row[at..]`, all of it.
+#[inline(always)]
+pub(super) fn store_whole<S: Simd>(row: &mut [f32], at: usize, value: S::f32s) {
+    let place = &mut row[at..at + S::F32_LANES];
+    // SAFETY: the slice holds exactly one vector.
+    unsafe { place.as_mut_ptr().cast::<S::f32s>().write_unaligned(value) }
 }
 
 /// Writes the vector to `row[at..]`, dropping what lies behind the row's end.

@@ -146,14 +146,12 @@ impl Case {
         Size { n: self.naive.n, h: self.naive.h, w: self.naive.w }
     }
 
-    /// As [`super::input_grad`] finds it.
     fn input_gradient(&self) -> Vec<f32> {
         self.input_gradient_then(Finish::Nothing)
     }
 
     fn input_gradient_then(&self, finish: Finish<'_>) -> Vec<f32> {
-        let Naive { spec, n, h, w } = self.naive;
-        input_grad(&self.weight, &self.dy, n, h, w, spec, self.scale, finish)
+        self.apply(&self.dy, Direction::Back, self.size().after(self.naive.spec.resample), finish)
     }
 
     fn forward(&self) -> Vec<f32> {
@@ -161,12 +159,29 @@ impl Case {
     }
 
     fn forward_then(&self, finish: Finish<'_>) -> Vec<f32> {
-        let Naive { n, h, w, .. } = self.naive;
-        self.packed().forward(&self.x, n, h, w, finish)
+        self.apply(&self.x, Direction::Forward, self.size(), finish)
     }
 
-    fn packed(&self) -> Packed {
-        Packed::new(&self.weight, self.scale, self.naive.spec)
+    /// As [`super::super::Kernel`] does it, but for few pixels that meet weights as they are stored.
+    fn apply(&self, x: &[f32], direction: Direction, size: Size, finish: Finish<'_>) -> Vec<f32> {
+        let spec = self.naive.spec;
+        if direction == Direction::Back && reads_stored(spec, direction, size.pixels()) {
+            return self.apply_stored(x, direction, size, finish);
+        }
+        let packed = Packed::new(&self.weight, self.scale, spec, direction, size);
+        assert!(packed.serves(size));
+        packed.apply(x, size, finish)
+    }
+
+    fn apply_stored(
+        &self,
+        x: &[f32],
+        direction: Direction,
+        size: Size,
+        finish: Finish<'_>,
+    ) -> Vec<f32> {
+        let way = (self.naive.spec, direction);
+        apply_stored(&self.weight, x, size.pixels(), way, self.scale, finish)
     }
 }
 
@@ -212,7 +227,6 @@ fn every_way_agrees_with_the_definition() {
         let y = case.naive.forward(&case.x, &case.weight, scale);
         let dx = case.naive.input_grad(&case.dy, &case.weight, scale);
         let dw = case.naive.weight_grad(&case.x, &case.dy, scale);
-        let packed = case.packed();
         let check = |what: &str, found: &[f32], wanted: &[f64], limit: f64| {
             let error = error(found, wanted);
             assert!(error < limit, "{what} {n}x{h}x{w} {spec:?}: {error:.2e}");
@@ -220,34 +234,30 @@ fn every_way_agrees_with_the_definition() {
         let limit = if spec.k == 1 { 1e-5 } else { 1e-4 };
         check("forward", &case.forward(), &y, limit);
         check("input_grad", &case.input_gradient(), &dx, limit);
-        let mut found = weight_grad(&case.x, &case.dy, n, h, w, spec, scale);
+        let mut found = weight_grad(&case.x, &case.dy, size, spec, scale);
         check("weight_grad", &found, &dw, limit);
-        add_weight_grad(&case.x, &case.dy, n, h, w, spec, scale, &mut found);
+        add_weight_grad(&case.x, &case.dy, size, spec, scale, &mut found);
         let twice: Vec<f64> = dw.iter().map(|v| 2.0 * v).collect();
         check("add_weight_grad", &found, &twice, limit);
-        if reads_stored(spec, n * h * w) {
-            let found =
-                forward_stored(&case.weight, &case.x, n * h * w, spec, scale, Finish::Nothing);
-            check("forward_stored", &found, &y, limit);
+        if reads_stored(spec, Direction::Forward, size.pixels()) {
+            let found = case.apply_stored(&case.x, Direction::Forward, size, Finish::Nothing);
+            check("stored forward", &found, &y, limit);
         }
         if spec.k == 3 {
+            let filters = Filters::pack(&case.weight, spec.co, spec.ci, 9, scale);
+            let (resample, nothing) = (spec.resample, Finish::Nothing);
             if spec.co <= 16 {
-                let found =
-                    direct::apply(&packed.filters, spec.resample, &case.x, size, Finish::Nothing);
+                let found = direct::apply(&filters, resample, &case.x, size, nothing);
                 check("direct forward", &found, &y, 1e-5);
                 let found = direct::weight_grad(spec, &case.x, &case.dy, size, scale, None);
                 check("direct weight_grad", &found.unwrap(), &dw, 1e-5);
             }
             for (tile, limit) in [(winograd::Tile::Small, 1e-5), (winograd::Tile::Large, 1e-4)] {
-                let found = winograd::apply(
-                    &packed.filters,
-                    tile,
-                    spec.resample,
-                    &case.x,
-                    size,
-                    Finish::Nothing,
-                );
+                let found = winograd::apply(&filters, tile, resample, &case.x, size, nothing);
                 check(&format!("{tile:?} forward"), &found, &y, limit);
+                let mapped = winograd::Mapped::new(&filters, tile, resample);
+                let found = mapped.apply(&case.x, size, nothing);
+                check(&format!("{tile:?} forward, mapped before"), &found, &y, limit);
                 let found = winograd::weight_grad(tile, spec, &case.x, &case.dy, size, scale, None);
                 check(&format!("{tile:?} weight_grad"), &found.unwrap(), &dw, limit);
             }
@@ -270,9 +280,9 @@ fn finishing_is_the_same_in_the_cache() {
         let (bias, y) = (noise(spec.co, 4), noise(forward.len(), 5));
         let finish = Finish::Activate { bias: &bias, slope: 0.2 };
         assert!(case.forward_then(finish) == activated(&forward, &bias), "{n}x{h}x{w} {spec:?}");
-        if reads_stored(spec, n * h * w) {
+        if reads_stored(spec, Direction::Forward, case.size().pixels()) {
             let stored =
-                |finish| forward_stored(&case.weight, &case.x, n * h * w, spec, case.scale, finish);
+                |finish| case.apply_stored(&case.x, Direction::Forward, case.size(), finish);
             assert!(stored(finish) == activated(&stored(Finish::Nothing), &bias), "{spec:?}");
         }
         let finish = Finish::Slopes { y: &y, slope: 0.2 };
@@ -309,7 +319,7 @@ fn the_directions_are_adjoint() {
             let case = Case::new(n, h, w, Spec { ci, co, k: 3, resample });
             let y = case.forward();
             let dx = case.input_gradient();
-            let dw = weight_grad(&case.x, &case.dy, n, h, w, case.naive.spec, case.scale);
+            let dw = weight_grad(&case.x, &case.dy, case.size(), case.naive.spec, case.scale);
             let (a, b, c) = (dot(&y, &case.dy), dot(&case.x, &dx), dot(&case.weight, &dw));
             let size = (dot(&y, &y) * dot(&case.dy, &case.dy)).sqrt();
             assert!((a - b).abs() < 1e-5 * size, "{resample:?} {n}x{h}x{w} {ci}->{co}: {a} {b}");
@@ -336,7 +346,13 @@ fn threads_change_no_bit() {
                 let case = Case::new(n, h, w, Spec { ci, co, k: 3, resample });
                 results.push(case.forward());
                 results.push(case.input_gradient());
-                results.push(weight_grad(&case.x, &case.dy, n, h, w, case.naive.spec, case.scale));
+                results.push(weight_grad(
+                    &case.x,
+                    &case.dy,
+                    case.size(),
+                    case.naive.spec,
+                    case.scale,
+                ));
             }
             results
         })
@@ -364,7 +380,7 @@ fn nothing_gives_nothing() {
             assert!(y.len() == case.dy.len() && y.iter().all(|v| *v == 0.0));
             let dx = case.input_gradient();
             assert!(dx.len() == case.x.len() && dx.iter().all(|v| *v == 0.0));
-            let dw = weight_grad(&case.x, &case.dy, n, h, w, case.naive.spec, 1.0);
+            let dw = weight_grad(&case.x, &case.dy, case.size(), case.naive.spec, 1.0);
             assert!(dw.len() == case.weight.len() && dw.iter().all(|v| *v == 0.0));
         }
     }

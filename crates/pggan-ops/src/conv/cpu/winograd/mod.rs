@@ -3,14 +3,17 @@
 //! any, is part of the maps.
 
 mod algorithms;
-mod apply;
+mod job;
+mod narrow;
 mod tiling;
 mod transform;
 mod weight;
+mod wide;
 
-pub(super) use apply::apply;
+pub(super) use narrow::{Mapped, is_narrow};
 pub(super) use tiling::{Tile, count};
 pub(super) use weight::weight_grad;
+pub(super) use wide::apply;
 
 /// Tiles multiplied at a time: their sums stay in the second-level cache. A multiple of the
 /// register block's rows.

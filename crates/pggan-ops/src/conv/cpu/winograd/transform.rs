@@ -8,7 +8,7 @@ use pulp::Simd;
 
 use super::super::super::Resample;
 use super::super::Size;
-use super::super::simd::{Planes, Window, store};
+use super::super::simd::{Window, store, store_whole};
 use super::algorithms::{
     Adjoint, Map, large_down, large_same, large_up, small_down, small_same, small_up,
 };
@@ -104,13 +104,13 @@ fn analyze<S: Simd, T: Map<I, O>, const I: usize, const O: usize>(
                 &zeros[channels.clone()]
             }
         });
-        let mut planes = Planes::new(&mut points[t * layout.tile..], layout.point, O * O, padded);
+        let mut planes = Cell::over(&mut points[t * layout.tile..], layout.point, O * O, padded);
         for c in (0..padded).step_by(S::F32_LANES) {
             down::<S, T, I, O>(simd, &window, c, &mut half);
             for o in 0..O {
                 let row = T::apply(simd, half[o]);
                 for p in 0..O {
-                    planes.store::<S>(o * O + p, c, row[p]);
+                    store_whole::<S>(planes.row(o * O + p), c, row[p]);
                 }
             }
         }
@@ -196,35 +196,27 @@ fn down<S: Simd, T: Map<I, O>, const I: usize, const O: usize>(
     }
 }
 
-/// The filters `[product][len]` (`stride` apart) of weights `[tap][len]`.
+/// The filters of weights `[tap][len]`, a row of `out` for each product.
 #[inline(always)]
-pub(super) fn filters<S: Simd>(
-    simd: S,
-    form: Form,
-    weights: &[f32],
-    stride: usize,
-    out: &mut [f32],
-) {
-    with_maps!(form, Plain, Filter, expand(simd, weights, stride, out));
+pub(super) fn filters<S: Simd>(simd: S, form: Form, weights: &[f32], out: Cell<'_>) {
+    with_maps!(form, Plain, Filter, expand(simd, weights, out));
 }
 
 #[inline(always)]
 fn expand<S: Simd, T: Map<I, O>, const I: usize, const O: usize>(
     simd: S,
     weights: &[f32],
-    stride: usize,
-    out: &mut [f32],
+    mut out: Cell<'_>,
 ) {
     let len = weights.len() / 9;
     let window = Window::<I>::new(len, |i, j| &weights[(i * I + j) * len..][..len]);
-    let mut planes = Planes::new(out, stride, O * O, len);
     let mut half = room::<S, I, O>(simd);
     for at in (0..len).step_by(S::F32_LANES) {
         down::<S, T, I, O>(simd, &window, at, &mut half);
         for o in 0..O {
             let row = T::apply(simd, half[o]);
             for p in 0..O {
-                planes.store::<S>(o * O + p, at, row[p]);
+                store_whole::<S>(out.row(o * O + p), at, row[p]);
             }
         }
     }

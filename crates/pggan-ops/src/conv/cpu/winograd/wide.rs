@@ -1,0 +1,189 @@
+//! Layers of many channels: the points of many blocks are made first and shared by tasks, each of which
+//! maps the weights of some output channels for itself. Mapped weights are not kept: they would take
+//! four times the memory of the weights.
+
+use std::ops::Range;
+
+use pulp::{Arch, Simd, WithSimd};
+use rayon::prelude::*;
+
+use super::super::super::Resample;
+use super::super::Size;
+use super::super::filters::Filters;
+use super::super::finish::Finish;
+use super::super::scratch::Scratch;
+use super::job::{Job, Outputs, Points, Weights, blocks};
+use super::tiling::Tile;
+use super::{BLOCK, SKEW, transform};
+use crate::cells::{Cell, Matrix};
+
+/// Tiles of one task at most; they share its mapped weights.
+const GROUP: usize = 4 * BLOCK;
+/// Tasks that are wanted, for machines of many cores.
+const TASKS: usize = 8;
+/// Output channels of one task.
+const COLUMNS: usize = 64;
+/// Points held at a time, in floats; with the weights they should fit the last cache.
+const HELD: usize = 2 << 20;
+/// Blocks up to which a task keeps the sums of all, and the channels whose weights it then maps at
+/// a time.
+const FEW: usize = 2;
+const SHALLOW: usize = 128;
+
+/// `[n, h, w, inputs]` to `[n, h', w', outputs]`.
+pub(in super::super) fn apply(
+    filters: &Filters,
+    tile: Tile,
+    resample: Resample,
+    x: &[f32],
+    size: Size,
+    finish: Finish<'_>,
+) -> Vec<f32> {
+    let panels = filters.panels;
+    let zeros = vec![0.0; panels.inputs];
+    let job = Job::new((tile, resample), panels, x, size, &zeros);
+    let tiling = job.tiling;
+    let width = COLUMNS.next_multiple_of(panels.widths.panel);
+
+    // Tasks enough for many threads, but not so small that mapping the weights dominates.
+    let across = panels.outputs.div_ceil(width);
+    let tasks = TASKS.div_ceil(across).min(tiling.tiles() / (BLOCK / 2));
+    // An even number, so that two threads share them evenly.
+    let even = if across.is_multiple_of(2) { 1 } else { 2 };
+    let groups = tiling.tiles().div_ceil(GROUP).max(tasks).next_multiple_of(even);
+    let rows = tiling.rows().div_ceil(groups);
+    let chunk = (HELD / (rows * tiling.across * job.points_len(1))).max(1) * rows;
+
+    let mut y = Matrix::new(tiling.output.pixels(), panels.outputs);
+    for first in (0..tiling.rows()).step_by(chunk) {
+        let last = (first + chunk).min(tiling.rows());
+        let starts = || (first..last).step_by(rows);
+        // Blocks never reach from group to group, so that each group finds its own.
+        let blocks: Vec<Vec<Range<usize>>> = starts()
+            .map(|row| blocks(row * tiling.across..(row + rows).min(last) * tiling.across))
+            .collect();
+        let bounds: Vec<usize> =
+            starts().chain([last]).map(|row| tiling.first_pixel(row)).collect();
+        let points = points(&job, &blocks);
+        y.append(&bounds, width, |group, columns, mut cell| {
+            let before =
+                blocks[..group].iter().map(Vec::len).sum::<usize>() * job.points_len(BLOCK);
+            Arch::new().dispatch(Task {
+                job: &job,
+                filters,
+                blocks: &blocks[group],
+                points: &points[before..],
+                origin: bounds[group],
+                columns: columns.clone(),
+                cell: cell.reborrow(),
+            });
+            finish.cell(bounds[group], columns, cell);
+        });
+    }
+    y.into_vec()
+}
+
+/// The points of many blocks, one block after the other.
+fn points(job: &Job<'_>, blocks: &[Vec<Range<usize>>]) -> Scratch {
+    let len = job.points_len(BLOCK);
+    let blocks: Vec<&Range<usize>> = blocks.iter().flatten().collect();
+    let mut points = Scratch::new(blocks.len() * len);
+    points.par_chunks_mut(len).zip(blocks).for_each(|(out, tiles)| {
+        Arch::new().dispatch(Points { job, tiles: tiles.clone(), out });
+    });
+    points
+}
+
+/// Some tiles' outputs in some channels.
+struct Task<'a> {
+    job: &'a Job<'a>,
+    filters: &'a Filters,
+    blocks: &'a [Range<usize>],
+    /// Of these blocks.
+    points: &'a [f32],
+    /// The output pixel in the cell's first row.
+    origin: usize,
+    columns: Range<usize>,
+    cell: Cell<'a>,
+}
+
+impl WithSimd for Task<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(mut self, simd: S) {
+        let Self { job, filters, .. } = self;
+        let (form, inputs, panel) = (job.tiling.form, job.panels.inputs, job.panels.widths.panel);
+        let panels: Vec<usize> =
+            (self.columns.start / panel..self.columns.end.div_ceil(panel)).collect();
+
+        // A few blocks keep all their sums, and the weights are mapped by and by: both stay in the
+        // cache. Many blocks take turns with one block's sums, and the weights are all mapped
+        // first.
+        let few = self.blocks.len() <= FEW;
+        let (slots, depth) =
+            if few { (self.blocks.len(), SHALLOW.min(inputs)) } else { (1, inputs) };
+        let weights_stride = depth * panel + SKEW;
+        let weights_len = form.products.len().pow(2) * weights_stride;
+        let (_, sums_len) = job.sums_stride_and_len();
+        let points_len = job.points_len(BLOCK);
+        let mut weights = Scratch::new(panels.len() * weights_len);
+        let mut sums = Scratch::new(slots * panels.len() * sums_len);
+
+        for first in (0..inputs).step_by(depth) {
+            let channels = first..(first + depth).min(inputs);
+            for (&panel, out) in panels.iter().zip(weights.chunks_exact_mut(weights_len)) {
+                let (channels, stride) = (channels.clone(), weights_stride);
+                simd.vectorize(Mapping { job, filters, panel, channels, stride, out });
+            }
+            for (b, block) in self.blocks.iter().enumerate() {
+                let points = &self.points[b * points_len..];
+                let sums = &mut sums[b % slots * panels.len() * sums_len..];
+                for (i, &panel) in panels.iter().enumerate() {
+                    let sums = &mut sums[i * sums_len..][..sums_len];
+                    let weights = Weights {
+                        data: &weights[i * weights_len..][..weights_len],
+                        product: weights_stride,
+                        row: job.panels.width(panel),
+                    };
+                    job.multiply(simd, panel, &channels, block.len(), points, weights, sums);
+                    if channels.end == inputs {
+                        simd.vectorize(Outputs {
+                            job,
+                            panel,
+                            tiles: block.clone(),
+                            sums,
+                            origin: (self.origin, self.columns.start),
+                            cell: &mut self.cell,
+                        });
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// One panel's filters for some input channels.
+struct Mapping<'a> {
+    job: &'a Job<'a>,
+    filters: &'a Filters,
+    panel: usize,
+    channels: Range<usize>,
+    stride: usize,
+    out: &'a mut [f32],
+}
+
+impl WithSimd for Mapping<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let form = self.job.tiling.form;
+        let (width, products) = (self.job.panels.width(self.panel), form.products.len().pow(2));
+        let taps = self.filters.taps(self.panel, self.channels.start);
+        for (i, taps) in taps.chunks_exact(9 * width).take(self.channels.len()).enumerate() {
+            let out = Cell::over(&mut self.out[i * width..], self.stride, products, width);
+            transform::filters(simd, form, taps, out);
+        }
+    }
+}
