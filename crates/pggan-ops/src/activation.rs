@@ -4,10 +4,9 @@
 //! returned: leaky ReLU keeps signs, so the sign of the output is the sign of what went into it.
 
 use candle_core::{D, Result, Tensor};
-use rayon::prelude::*;
 
 use crate::cells::{fill, rows_per_task};
-use crate::slices;
+use crate::{pool, slices};
 
 /// The slope of leaky ReLU below zero (paper, Appendix A.1).
 pub const SLOPE: f64 = 0.2;
@@ -78,7 +77,7 @@ pub fn lrelu_grad_in_place(dy: Tensor, y: &Tensor, slope: f64) -> Result<Tensor>
     slices::read(y, |y| {
         slices::write(&dy, |dy| {
             let run = rows_per_task(1);
-            dy.par_chunks_mut(run).zip(y.par_chunks(run)).for_each(|(dy, y)| {
+            pool::for_each_of(dy.chunks_mut(run).zip(y.chunks(run)), |(dy, y)| {
                 for (dy, y) in dy.iter_mut().zip(y) {
                     *dy = if *y > 0.0 { *dy } else { *dy * slope };
                 }
@@ -98,18 +97,16 @@ pub fn bias_grad(dx: &Tensor) -> Result<Tensor> {
         return dx.contiguous()?.reshape(((), c))?.sum(0);
     }
     let sum = slices::read(dx, |dx| {
-        let partial: Vec<Vec<f32>> = dx
-            .par_chunks(rows_per_task(c) * c)
-            .map(|rows| {
-                let mut sum = vec![0f32; c];
-                for row in rows.chunks_exact(c) {
-                    for (s, x) in sum.iter_mut().zip(row) {
-                        *s += x;
-                    }
+        let parts: Vec<&[f32]> = dx.chunks(rows_per_task(c) * c).collect();
+        let partial = pool::map(parts.len(), |i| {
+            let mut sum = vec![0f32; c];
+            for row in parts[i].chunks_exact(c) {
+                for (s, x) in sum.iter_mut().zip(row) {
+                    *s += x;
                 }
-                sum
-            })
-            .collect();
+            }
+            sum
+        });
         // The second sum runs in f64 and in the order of the rows.
         let mut sum = vec![0f64; c];
         for part in partial {
@@ -140,7 +137,7 @@ fn rows_in_place(
     let x = slices::owned(x)?;
     slices::read(bias, |bias| {
         slices::write(&x, |x| {
-            x.par_chunks_mut(rows_per_task(c) * c).for_each(|rows| {
+            pool::for_each_of(x.chunks_mut(rows_per_task(c) * c), |rows| {
                 rows.chunks_exact_mut(c).for_each(|row| f(row, bias));
             });
         })

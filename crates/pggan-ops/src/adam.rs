@@ -1,9 +1,8 @@
 //! The optimizer's and the running average's passes over a parameter.
 
 use candle_core::{Result, Tensor};
-use rayon::prelude::*;
 
-use crate::slices;
+use crate::{pool, slices};
 
 /// Elements that one task takes.
 const CHUNK: usize = 1 << 12;
@@ -103,20 +102,18 @@ impl Adam {
         slices::read(g, |g| {
             slices::write(v, |v| {
                 slices::write(p, |p| {
-                    let parts = p.par_chunks_mut(CHUNK).zip(v.par_chunks_mut(CHUNK));
-                    let parts = parts.zip(g.par_chunks(CHUNK));
+                    let parts = p.chunks_mut(CHUNK).zip(v.chunks_mut(CHUNK)).zip(g.chunks(CHUNK));
                     let Some(Running { value, beta }) = running else {
-                        parts.for_each(|((p, v), g)| step(p, v, g));
+                        pool::for_each_of(parts, |((p, v), g)| step(p, v, g));
                         return Ok(());
                     };
                     let beta = beta as f32;
                     slices::write(value, |running| {
-                        parts.zip(running.par_chunks_mut(CHUNK)).for_each(
-                            |(((p, v), g), running)| {
-                                toward(running, p, beta);
-                                step(p, v, g);
-                            },
-                        );
+                        let parts = parts.zip(running.chunks_mut(CHUNK));
+                        pool::for_each_of(parts, |(((p, v), g), running)| {
+                            toward(running, p, beta);
+                            step(p, v, g);
+                        });
                     })
                 })
             })
@@ -154,8 +151,8 @@ pub fn average(average: &mut Tensor, p: &Tensor, beta: f64) -> Result<()> {
     let beta = beta as f32;
     slices::read(p, |p| {
         slices::write(average, |average| {
-            let parts = average.par_chunks_mut(CHUNK).zip(p.par_chunks(CHUNK));
-            parts.for_each(|(average, p)| toward(average, p, beta));
+            let parts = average.chunks_mut(CHUNK).zip(p.chunks(CHUNK));
+            pool::for_each_of(parts, |(average, p)| toward(average, p, beta));
         })
     })?
 }
@@ -170,7 +167,8 @@ pub fn sum_of_squares(x: &Tensor) -> Result<f64> {
     }
     slices::read(x, |x| {
         // By chunks of fixed size and in their order, so that the threads don't matter.
-        x.par_chunks(CHUNK).map(sum_of_chunk).collect::<Vec<f64>>().iter().sum()
+        let chunks: Vec<&[f32]> = x.chunks(CHUNK).collect();
+        pool::map(chunks.len(), |i| sum_of_chunk(chunks[i])).iter().sum()
     })
 }
 

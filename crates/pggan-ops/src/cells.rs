@@ -7,8 +7,6 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use crate::pool;
 
 /// A growing `[rows, columns]` matrix. Memory is first touched by the task that writes it.
@@ -40,7 +38,10 @@ impl Address {
     }
 }
 
-// SAFETY: the tasks that share the address write disjoint cells (see `for_each`).
+// SAFETY: a cell is the only way to its floats, like the slice that it was cut from.
+unsafe impl Send for Cell<'_> {}
+
+// SAFETY: the tasks that share the address write disjoint cells (see `cell`).
 unsafe impl Send for Address {}
 // SAFETY: as above.
 unsafe impl Sync for Address {}
@@ -189,9 +190,21 @@ pub(crate) fn fill(
     matrix.into_vec()
 }
 
-/// Cuts the matrix at `start` into cells, by `bounds` and blocks of `width` columns, and runs
-/// `body` on each. Column blocks go slowest, so that neighbouring tasks share a column block's
-/// weights.
+/// The cells of a matrix of `columns` that lies in a slice: row block, column range, cell. Cut as in
+/// [`Matrix::append`].
+pub(crate) fn cut<'a>(
+    data: &'a mut [f32],
+    columns: usize,
+    bounds: &'a [usize],
+    width: usize,
+) -> impl Iterator<Item = (usize, Range<usize>, Cell<'a>)> {
+    assert!(bounds.last().is_none_or(|last| last * columns <= data.len()));
+    assert!(bounds.is_sorted(), "the cells must not overlap");
+    let start = Address(data.as_mut_ptr());
+    (0..count(columns, bounds, width)).map(move |task| cell(start, columns, bounds, width, task))
+}
+
+/// Runs `body` on each cell of the matrix at `start`.
 fn for_each(
     start: Address,
     columns: usize,
@@ -200,26 +213,45 @@ fn for_each(
     body: impl Fn(usize, Range<usize>, Cell<'_>) + Sync,
 ) {
     assert!(bounds.is_sorted(), "the cells must not overlap");
-    let blocks = bounds.len().saturating_sub(1);
-    pool::for_each(blocks * columns.div_ceil(width), |task| {
-        let (block, left) = (task % blocks, task / blocks * width);
-        let range = left..(left + width).min(columns);
-        let (top, rows) = (bounds[block], bounds[block + 1] - bounds[block]);
-        let cell = Cell {
-            // SAFETY: the callers checked that the last bound lies inside the allocation.
-            start: unsafe { start.offset(top * columns + left) },
-            stride: columns,
-            rows,
-            columns: range.len(),
-            owner: PhantomData,
-        };
+    pool::for_each(count(columns, bounds, width), |task| {
+        let (block, range, cell) = cell(start, columns, bounds, width, task);
         body(block, range, cell);
     });
 }
 
+/// How many cells a matrix is cut into.
+fn count(columns: usize, bounds: &[usize], width: usize) -> usize {
+    bounds.len().saturating_sub(1) * columns.div_ceil(width)
+}
+
+/// One of the cells of the matrix at `start`, by `bounds` and blocks of `width` columns: row block,
+/// column range, cell. Column blocks go slowest, so that neighbouring tasks share a column block's
+/// weights. The callers check that the last bound lies inside the allocation.
+fn cell<'a>(
+    start: Address,
+    columns: usize,
+    bounds: &[usize],
+    width: usize,
+    task: usize,
+) -> (usize, Range<usize>, Cell<'a>) {
+    let blocks = bounds.len() - 1;
+    let (block, left) = (task % blocks, task / blocks * width);
+    let range = left..(left + width).min(columns);
+    let (top, rows) = (bounds[block], bounds[block + 1] - bounds[block]);
+    let cell = Cell {
+        // SAFETY: the callers checked that the last bound lies inside the allocation.
+        start: unsafe { start.offset(top * columns + left) },
+        stride: columns,
+        rows,
+        columns: range.len(),
+        owner: PhantomData,
+    };
+    (block, range, cell)
+}
+
 /// Adds `part` to `sum`.
 pub(crate) fn add(sum: &mut [f32], part: &[f32]) {
-    sum.par_chunks_mut(RUN).zip(part.par_chunks(RUN)).for_each(|(sum, part)| {
+    pool::for_each_of(sum.chunks_mut(RUN).zip(part.chunks(RUN)), |(sum, part)| {
         sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
     });
 }
@@ -234,8 +266,8 @@ pub(crate) fn sum_of_parts(
     sum: impl Fn(Range<usize>) -> Vec<f32> + Sync,
 ) -> Vec<f32> {
     let step = count.div_ceil(parts.max(1)).next_multiple_of(grain).max(1);
-    let parts = (0..count.div_ceil(step).max(1)).into_par_iter().with_max_len(1);
-    add_up(parts.map(|part| sum(part * step..((part + 1) * step).min(count))).collect())
+    let part = |part: usize| sum(part * step..((part + 1) * step).min(count));
+    add_up(pool::map(count.div_ceil(step).max(1), part))
 }
 
 /// The sum of equally long parts, in their order.

@@ -4,9 +4,8 @@
 //! the tangent. The layer bends everywhere, so it has a [`curvature`] besides.
 
 use candle_core::{Result, Tensor, bail};
-use rayon::prelude::*;
 
-use crate::slices;
+use crate::{pool, slices};
 
 /// # Shapes
 /// `[N, ..]` to the same.
@@ -135,14 +134,11 @@ fn each_sample(
     let y = slices::read(a, |a| {
         slices::read(b, |b| {
             slices::read(c, |c| {
-                let samples: Vec<Vec<f32>> = (0..n)
-                    .into_par_iter()
-                    .map(|i| {
-                        let mut y = Vec::with_capacity(len);
-                        f([a, b, c].map(|x| &x[i * len..][..len]), &mut y);
-                        y
-                    })
-                    .collect();
+                let samples = pool::map(n, |i| {
+                    let mut y = Vec::with_capacity(len);
+                    f([a, b, c].map(|x| &x[i * len..][..len]), &mut y);
+                    y
+                });
                 samples.concat()
             })
         })

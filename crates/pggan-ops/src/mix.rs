@@ -1,10 +1,9 @@
 //! Tensors scaled, blended and turned: what lies between the layers, each in one pass over memory.
 
 use candle_core::{Result, Tensor, bail};
-use rayon::prelude::*;
 
 use crate::cells::{self, fill};
-use crate::slices;
+use crate::{pool, slices};
 
 /// `a + (b - a) * t`: the blend of two paths while a layer is being faded in (paper, Figure 2).
 ///
@@ -110,7 +109,8 @@ pub fn norms(x: &Tensor) -> Result<Tensor> {
     }
     let norms = slices::read(x, |x| {
         let norm = |x: &[f32]| x.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
-        x.par_chunks(len.max(1)).map(|x| norm(x) as f32).collect::<Vec<f32>>()
+        let samples: Vec<&[f32]> = x.chunks(len.max(1)).collect();
+        pool::map(samples.len(), |i| norm(samples[i]) as f32)
     })?;
     slices::tensor(norms, &[n, 1])
 }

@@ -9,11 +9,10 @@
 
 use candle_core::{D, Result, Tensor};
 use pulp::{Arch, Simd, WithSimd};
-use rayon::prelude::*;
 
 use crate::activation::{lrelu, slopes};
 use crate::cells::{fill, rows_per_task};
-use crate::slices;
+use crate::{pool, slices};
 
 /// `pixel_norm(lrelu(x + bias))`, and the factor by which each pixel was multiplied; the memory of `x` is used again where
 /// nobody else holds it.
@@ -39,9 +38,8 @@ pub fn bias_lrelu_pixel_norm(
     let x = slices::owned(x)?;
     slices::read(bias, |bias| {
         slices::write(&x, |x| {
-            x.par_chunks_mut(rows * c)
-                .zip(factors.par_chunks_mut(rows))
-                .for_each(|(x, factors)| forward(x, bias, slope, epsilon, factors));
+            let parts = x.chunks_mut(rows * c).zip(factors.chunks_mut(rows));
+            pool::for_each_of(parts, |(x, factors)| forward(x, bias, slope, epsilon, factors));
         })
     })??;
     Ok((x, slices::tensor(factors, &shape)?))

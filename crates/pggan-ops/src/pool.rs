@@ -1,8 +1,8 @@
 //! Threads that always have something to do: they don't fall asleep between the operations of a step, and short operations
 //! run beside each other.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// How often a thread looks for work in vain before it goes to sleep after all: about a tenth of a second, longer than any
 /// gap between two operations, even if the system took a processor away in it, and shorter than anyone would notice.
@@ -70,16 +70,23 @@ pub fn both<A: Send, B: Send>(
     if short { rayon::join(a, b) } else { (a(), b()) }
 }
 
-/// Runs `body` once for each of `0..tasks`, which the pool's threads take one after the other.
+/// Runs `body` once for each of `0..tasks`.
 ///
-/// Rayon's own loops hand each thread a part and let the idle steal; at the end, who waits for a task that another thread is
-/// still at soon falls asleep, and is woken late.
+/// Each thread of the pool begins with a part of its own, the same in every operation of as many tasks, so that it finds in its
+/// cache what it wrote in the operation before; then it takes what others have not got round to. Rayon's own loops let the idle
+/// steal from whoever is first; and at their end, who waits for a task that another thread is still at soon falls asleep, and
+/// is woken late.
 pub(crate) fn for_each(tasks: usize, body: impl Fn(usize) + Sync) {
     let threads = rayon::current_num_threads().min(tasks);
-    let work = Work { tasks, next: AtomicUsize::new(0), left: AtomicUsize::new(tasks), body };
     if threads <= 1 {
-        return work.take();
+        return (0..tasks).for_each(body);
     }
+    let part = |thread: usize| Part {
+        next: AtomicUsize::new(thread * tasks / threads),
+        end: (thread + 1) * tasks / threads,
+    };
+    let parts = (0..threads).map(part).collect();
+    let work = Work { parts, left: AtomicUsize::new(tasks), body };
     let own = || {
         work.take();
         // Should a task panic, patience ends, and rayon hands the panic on.
@@ -88,25 +95,51 @@ pub(crate) fn for_each(tasks: usize, body: impl Fn(usize) + Sync) {
     rayon::join(own, || work.help(threads - 1));
 }
 
+/// [`for_each`] of some items, which belong to whoever takes them.
+pub(crate) fn for_each_of<T: Send>(items: impl Iterator<Item = T>, body: impl Fn(T) + Sync) {
+    let items: Vec<_> = items.map(|item| Mutex::new(Some(item))).collect();
+    for_each(items.len(), |i| {
+        let item = items[i].lock().unwrap_or_else(PoisonError::into_inner).take();
+        body(item.expect("every task runs once"));
+    });
+}
+
+/// What `body` returns for each of `0..tasks`, in their order.
+pub(crate) fn map<R: Send>(tasks: usize, body: impl Fn(usize) -> R + Sync) -> Vec<R> {
+    let mut results: Vec<Option<R>> = (0..tasks).map(|_| None).collect();
+    for_each_of(results.iter_mut().enumerate(), |(i, result)| *result = Some(body(i)));
+    results.into_iter().map(|result| result.expect("every task runs once")).collect()
+}
+
 struct Work<F> {
-    tasks: usize,
-    /// The next task to be taken.
-    next: AtomicUsize,
+    parts: Vec<Part>,
     /// Tasks that are not done.
     left: AtomicUsize,
     body: F,
 }
 
+/// Tasks that one thread begins with. In lines of the cache of their own, since each thread counts in its own.
+#[repr(align(128))]
+struct Part {
+    /// The next task to be taken.
+    next: AtomicUsize,
+    end: usize,
+}
+
 impl<F: Fn(usize) + Sync> Work<F> {
     /// All tasks that nobody else takes.
     fn take(&self) {
-        loop {
-            let task = self.next.fetch_add(1, Ordering::Relaxed);
-            if task >= self.tasks {
-                return;
+        let own = rayon::current_thread_index().unwrap_or(0) % self.parts.len();
+        let (others, first) = self.parts.split_at(own);
+        for part in first.iter().chain(others) {
+            loop {
+                let task = part.next.fetch_add(1, Ordering::Relaxed);
+                if task >= part.end {
+                    break;
+                }
+                (self.body)(task);
+                self.left.fetch_sub(1, Ordering::Release);
             }
-            (self.body)(task);
-            self.left.fetch_sub(1, Ordering::Release);
         }
     }
 

@@ -1,6 +1,6 @@
 //! Real images on their way into the discriminator.
 
-use rayon::prelude::*;
+use crate::pool;
 
 /// Turns stored pixels into what the discriminator sees: `[-1, 1]`, channels last, faded like the networks.
 ///
@@ -14,7 +14,7 @@ pub fn normalize(pixels: &[u8], channels: usize, resolution: usize, alpha: f64) 
     let image = c * r * r;
     let alpha = alpha as f32;
     let mut out = vec![0f32; pixels.len()];
-    out.par_chunks_mut(image).zip(pixels.par_chunks(image)).for_each(|(out, pixels)| {
+    pool::for_each_of(out.chunks_mut(image).zip(pixels.chunks(image)), |(out, pixels)| {
         for (k, plane) in pixels.chunks_exact(r * r).enumerate() {
             for (out, p) in out.chunks_exact_mut(c).zip(plane) {
                 out[k] = f32::from(*p) * (2.0 / 255.0) - 1.0;

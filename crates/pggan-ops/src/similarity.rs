@@ -8,7 +8,8 @@
 //! whatever device and precision they come in.
 
 use candle_core::{DType, Device, Result, Tensor, bail};
-use rayon::prelude::*;
+
+use crate::pool;
 
 /// How a batch falls into minibatches, and a sample's numbers into kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,7 +100,7 @@ pub fn nearest(m: &Tensor, kernels: Kernels) -> Result<Vec<f64>> {
     if x.n / kernels.parts < 2 {
         bail!("a minibatch of one sample has no distances");
     }
-    let means = (0..kernels.count).into_par_iter().map(|kernel| {
+    Ok(pool::map(kernels.count, |kernel| {
         let mut nearest = vec![f64::INFINITY; x.n];
         x.each_pair(kernel, |pair| {
             let distance = pair.distance();
@@ -107,8 +108,7 @@ pub fn nearest(m: &Tensor, kernels: Kernels) -> Result<Vec<f64>> {
             nearest[pair.j] = nearest[pair.j].min(distance);
         });
         nearest.iter().sum::<f64>() / x.n as f64
-    });
-    Ok(means.collect())
+    }))
 }
 
 /// A batch on the host.
@@ -166,15 +166,11 @@ impl Samples {
         visit: impl Fn(Pair<'_>, &mut [f64]) + Sync,
     ) -> Result<Tensor> {
         let count = self.kernels.count;
-        let kernels: Vec<Vec<f64>> = (0..count)
-            .into_par_iter()
-            .with_min_len(8)
-            .map(|kernel| {
-                let mut out = vec![0.0; self.n * width];
-                self.each_pair(kernel, |pair| visit(pair, &mut out));
-                out
-            })
-            .collect();
+        let kernels = pool::map(count, |kernel| {
+            let mut out = vec![0.0; self.n * width];
+            self.each_pair(kernel, |pair| visit(pair, &mut out));
+            out
+        });
         let samples = (0..self.n).flat_map(|i| {
             kernels.iter().flat_map(move |kernel| kernel[i * width..][..width].iter().copied())
         });

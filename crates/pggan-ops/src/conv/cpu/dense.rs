@@ -3,13 +3,13 @@
 use std::ops::Range;
 
 use pulp::{Arch, Simd, WithSimd};
-use rayon::prelude::*;
 
 use super::filters::{Filters, Panels};
 use super::finish::Finish;
 use super::scratch::Scratch;
 use super::simd::{self, Panel, Target, Walk, Widths};
 use crate::cells::{self, Cell, Matrix};
+use crate::pool;
 
 /// Pixels of one task; a multiple of the register block's rows.
 const PIXELS: usize = 96;
@@ -89,14 +89,13 @@ pub(super) fn forward_few(
     let widths = Widths::of_this_processor();
     let panel = widths.panel.min(widths.padded(pixels));
     let mut turned = Scratch::new(pixels.div_ceil(panel) * inputs * panel);
-    turned.par_chunks_mut(inputs * panel).zip(x.par_chunks(inputs * panel)).for_each(
-        |(turned, x)| {
-            for (k, row) in turned.chunks_exact_mut(panel).enumerate() {
-                row.fill(0.0);
-                row.iter_mut().zip(x[k..].iter().step_by(inputs)).for_each(|(y, x)| *y = *x);
-            }
-        },
-    );
+    let len = inputs * panel;
+    pool::for_each_of(turned.chunks_mut(len).zip(x.chunks(len)), |(turned, x)| {
+        for (k, row) in turned.chunks_exact_mut(panel).enumerate() {
+            row.fill(0.0);
+            row.iter_mut().zip(x[k..].iter().step_by(inputs)).for_each(|(y, x)| *y = *x);
+        }
+    });
     let mut y = Matrix::new(pixels, outputs);
     y.append(&[0, pixels], OUTPUTS, |_, columns, mut cell| {
         let weight = &weight[columns.start * inputs..columns.end * inputs];

@@ -4,9 +4,9 @@
 use std::ops::Range;
 
 use pulp::{Arch, Simd, WithSimd};
-use rayon::prelude::*;
 
 use crate::cells::{Cell, rows_per_task};
+use crate::pool;
 
 /// [`super::super::Finish`] on slices.
 #[derive(Clone, Copy)]
@@ -68,7 +68,7 @@ impl Finish<'_> {
     /// Finishes an output that was made without.
     pub(super) fn all(self, mut output: Vec<f32>, channels: usize) -> Vec<f32> {
         let run = rows_per_task(channels) * channels.max(1);
-        output.par_chunks_mut(run).enumerate().for_each(|(i, x)| match self {
+        pool::for_each_of(output.chunks_mut(run).enumerate(), |(i, x)| match self {
             Self::Nothing => {}
             Self::Activate { bias, slope } => Arch::new().dispatch(Activate { x, bias, slope }),
             Self::Slopes { y, slope } => {

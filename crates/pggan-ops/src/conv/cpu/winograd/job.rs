@@ -121,7 +121,9 @@ impl WithSimd for Points<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Self { job, tiles, out } = self;
-        let tiles = Tiles { tiling: job.tiling, range: tiles, layout: job.points_layout() };
+        let (layout, points) = (job.points_layout(), job.tiling.form.points.pow(2));
+        let out = Cell::over(out, layout.point, points, BLOCK * layout.tile);
+        let tiles = Tiles { tiling: job.tiling, range: tiles, layout };
         transform::input_points(simd, &tiles, &job.images, out);
     }
 }

@@ -59,25 +59,21 @@ pub(super) struct Images<'a> {
     pub(super) zeros: &'a [f32],
 }
 
-/// The points of `tiles` of the layer's input.
+/// The points of `tiles` of the layer's input: a row for each point, one tile's channels after the
+/// other's.
 #[inline(always)]
-pub(super) fn input_points<S: Simd>(
-    simd: S,
-    tiles: &Tiles,
-    images: &Images<'_>,
-    points: &mut [f32],
-) {
+pub(super) fn input_points<S: Simd>(simd: S, tiles: &Tiles, images: &Images<'_>, points: Cell<'_>) {
     let grid = (tiles.tiling.form.step(), 1);
     with_maps!(tiles.tiling.form, Plain, Input, analyze(simd, tiles, images, grid, points));
 }
 
-/// The gradients of the sums, from the gradients of the layer's output.
+/// The gradients of the sums, from the gradients of the layer's output, laid out in the same way.
 #[inline(always)]
 pub(super) fn gradient_points<S: Simd>(
     simd: S,
     tiles: &Tiles,
     images: &Images<'_>,
-    points: &mut [f32],
+    points: Cell<'_>,
 ) {
     let grid = (tiles.tiling.form.outputs, 0);
     with_maps!(tiles.tiling.form, Adjoint, Output, analyze(simd, tiles, images, grid, points));
@@ -90,7 +86,7 @@ fn analyze<S: Simd, T: Map<I, O>, const I: usize, const O: usize>(
     Tiles { tiling, range, layout }: &Tiles,
     Images { data, size, stride, channels, zeros }: &Images<'_>,
     (step, lead): (usize, usize),
-    points: &mut [f32],
+    mut points: Cell<'_>,
 ) {
     let padded = channels.len().next_multiple_of(S::F32_LANES);
     let mut half = room::<S, I, O>(simd);
@@ -104,7 +100,8 @@ fn analyze<S: Simd, T: Map<I, O>, const I: usize, const O: usize>(
                 &zeros[channels.clone()]
             }
         });
-        let mut planes = Cell::over(&mut points[t * layout.tile..], layout.point, O * O, padded);
+        let at = t * layout.tile;
+        let mut planes = points.columns(at..at + padded);
         for c in (0..padded).step_by(S::F32_LANES) {
             down::<S, T, I, O>(simd, &window, c, &mut half);
             for o in 0..O {

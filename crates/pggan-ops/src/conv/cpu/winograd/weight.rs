@@ -4,7 +4,6 @@
 use std::ops::Range;
 
 use pulp::{Arch, Simd, WithSimd};
-use rayon::prelude::*;
 
 use super::super::scratch::Scratch;
 use super::super::simd::{self, Panel, Target, Walk, Widths};
@@ -13,6 +12,7 @@ use super::tiling::{Form, Pair, Tile, Tiling};
 use super::transform::{self, Images, Layout, Tiles};
 use super::{BLOCK, SKEW};
 use crate::cells::{self, Cell, Matrix};
+use crate::pool;
 
 /// Output channels of one task; a multiple of the register block's rows.
 const OUTPUTS: usize = 48;
@@ -21,6 +21,8 @@ const HELD: usize = 4 << 20;
 /// Tiles of a part at least: every part maps sums back to weights for itself, which is worth it
 /// where all would be one task.
 const PART: usize = 32;
+/// Tiles that one task maps to points.
+const PIECE: usize = 64;
 /// Tasks below which the tiles are cut into parts.
 const TASKS: usize = 16;
 
@@ -106,24 +108,16 @@ impl Job<'_> {
         let mut x = Scratch::new(panels * x_len);
         let mut dy = Scratch::new(slabs * dy_len);
         let bounds: Vec<usize> = (0..outputs).step_by(tall).chain([outputs]).collect();
+        let bounds_of_x: Vec<usize> = (0..=panels).map(|i| i * form.points.pow(2)).collect();
+        let bounds_of_dy: Vec<usize> = (0..=slabs).map(|i| i * form.sums.pow(2)).collect();
         let mut dw = Matrix::new(outputs, inputs * 9);
         for first in tiles.clone().step_by(chunk) {
             let some = first..(first + chunk).min(tiles.end);
-            let input = x.par_chunks_mut(x_len).zip(columns(inputs, wide));
-            let input = input.map(|(points, channels)| (Side::Input, of_x, points, channels));
-            let gradient = dy.par_chunks_mut(dy_len).zip(columns(outputs, tall));
-            let gradient =
-                gradient.map(|(points, channels)| (Side::Gradient, of_dy, points, channels));
-            input.chain(gradient).with_max_len(1).for_each(|(side, layout, points, channels)| {
-                Arch::new().dispatch(Points {
-                    job: self,
-                    side,
-                    channels,
-                    tiles: some.clone(),
-                    layout,
-                    out: points,
-                });
-            });
+            let input = cells::cut(&mut x, of_x.point, &bounds_of_x, PIECE * wide);
+            let input = input.map(|piece| self.points(Side::Input, &some, of_x, piece));
+            let gradient = cells::cut(&mut dy, of_dy.point, &bounds_of_dy, PIECE * tall);
+            let gradient = gradient.map(|piece| self.points(Side::Gradient, &some, of_dy, piece));
+            pool::for_each_of(input.chain(gradient), |points| Arch::new().dispatch(points));
             let body = |block: usize, columns: Range<usize>, cell: Cell<'_>| {
                 Arch::new().dispatch(Task {
                     job: self,
@@ -143,11 +137,22 @@ impl Job<'_> {
         }
         into.is_none().then(|| dw.into_vec())
     }
-}
 
-/// `count` channels cut into ranges of `width`.
-fn columns(count: usize, width: usize) -> Vec<Range<usize>> {
-    (0..count).step_by(width).map(|first| first..(first + width).min(count)).collect()
+    /// A task that maps a few of the `held` tiles, in the channels of one panel or slab.
+    fn points<'a>(
+        &'a self,
+        side: Side,
+        held: &Range<usize>,
+        layout: Layout,
+        (block, columns, cell): (usize, Range<usize>, Cell<'a>),
+    ) -> Points<'a> {
+        let tile = |column: usize| (held.start + column / layout.tile).min(held.end);
+        let tiles = tile(columns.start)..tile(columns.end);
+        let first = block * layout.tile;
+        let all = if matches!(side, Side::Input) { &self.x } else { &self.dy };
+        let channels = first..(first + layout.tile).min(all.channels.end);
+        Points { job: self, side, channels, tiles, layout, cell }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -163,7 +168,7 @@ struct Points<'a> {
     channels: Range<usize>,
     tiles: Range<usize>,
     layout: Layout,
-    out: &'a mut [f32],
+    cell: Cell<'a>,
 }
 
 impl WithSimd for Points<'_> {
@@ -171,16 +176,16 @@ impl WithSimd for Points<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { job, side, channels, tiles, layout, out } = self;
+        let Self { job, side, channels, tiles, layout, cell } = self;
         let tiles = Tiles { tiling: job.tiling, range: tiles, layout };
         match side {
             Side::Input => {
                 let images = Images { channels, ..job.x.clone() };
-                transform::input_points(simd, &tiles, &images, out);
+                transform::input_points(simd, &tiles, &images, cell);
             }
             Side::Gradient => {
                 let images = Images { channels, ..job.dy.clone() };
-                transform::gradient_points(simd, &tiles, &images, out);
+                transform::gradient_points(simd, &tiles, &images, cell);
             }
         }
     }

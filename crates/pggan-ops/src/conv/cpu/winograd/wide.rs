@@ -5,7 +5,6 @@
 use std::ops::Range;
 
 use pulp::{Arch, Simd, WithSimd};
-use rayon::prelude::*;
 
 use super::super::super::Resample;
 use super::super::Size;
@@ -16,6 +15,7 @@ use super::job::{Job, Outputs, Points, Weights, blocks};
 use super::tiling::Tile;
 use super::{BLOCK, SKEW, transform};
 use crate::cells::{Cell, Matrix};
+use crate::pool;
 
 /// Tiles of one task at most; they share its mapped weights.
 const GROUP: usize = 4 * BLOCK;
@@ -88,7 +88,7 @@ fn points(job: &Job<'_>, blocks: &[Vec<Range<usize>>]) -> Scratch {
     let len = job.points_len(BLOCK);
     let blocks: Vec<&Range<usize>> = blocks.iter().flatten().collect();
     let mut points = Scratch::new(blocks.len() * len);
-    points.par_chunks_mut(len).zip(blocks).for_each(|(out, tiles)| {
+    pool::for_each_of(points.chunks_mut(len).zip(blocks), |(out, tiles)| {
         Arch::new().dispatch(Points { job, tiles: tiles.clone(), out });
     });
     points
