@@ -3,7 +3,7 @@
 use candle_core::{DType, Result, Tensor};
 use candle_nn::ops::log_softmax;
 use pggan_model::{Discriminator, Generator, Grads, Growth, Noise, Tape};
-use pggan_ops::mix;
+use pggan_ops::{mix, pool};
 
 use crate::loss::{LossConfig, Moments};
 
@@ -64,7 +64,7 @@ pub fn discriminator_step(
     }
     let (mut report, penalty) = if d.params().are_short_on(batch.real) {
         let mut more = Grads::new(d.params());
-        let (report, penalty) = rayon::join(
+        let (report, penalty) = pool::join(
             || scoring(d, batch, growth, loss, &mut grads),
             || penalty(d, batch, growth, loss, &mut more),
         );

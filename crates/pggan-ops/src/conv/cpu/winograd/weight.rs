@@ -22,7 +22,7 @@ const HELD: usize = 4 << 20;
 /// where all would be one task.
 const PART: usize = 32;
 /// Tiles that one task maps to points.
-const PIECE: usize = 64;
+const PIECE: usize = 16;
 /// Tasks below which the tiles are cut into parts.
 const TASKS: usize = 16;
 
@@ -117,7 +117,13 @@ impl Job<'_> {
             let input = input.map(|piece| self.points(Side::Input, &some, of_x, piece));
             let gradient = cells::cut(&mut dy, of_dy.point, &bounds_of_dy, PIECE * tall);
             let gradient = gradient.map(|piece| self.points(Side::Gradient, &some, of_dy, piece));
-            pool::for_each_of(input.chain(gradient), |points| Arch::new().dispatch(points));
+            let all = input.chain(gradient);
+            if panels * slabs == 1 {
+                // All products are one task: it finds the points in its own cache.
+                all.for_each(|points| Arch::new().dispatch(points));
+            } else {
+                pool::for_each_of(all, |points| Arch::new().dispatch(points));
+            }
             let body = |block: usize, columns: Range<usize>, cell: Cell<'_>| {
                 Arch::new().dispatch(Task {
                     job: self,
