@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use pulp::{Arch, Simd, WithSimd};
 
+use super::few;
 use super::filters::{Filters, Panels};
 use super::finish::Finish;
 use super::scratch::Scratch;
@@ -23,6 +24,11 @@ const TASKS: usize = 16;
 pub(super) fn forward(filters: &Filters, x: &[f32], finish: Finish<'_>) -> Vec<f32> {
     let Panels { inputs, outputs, widths } = filters.panels;
     let pixels = x.len() / inputs;
+    if let Some(group) = few::group(pixels, inputs, outputs) {
+        let rows = filters.taps(0, 0).chunks_exact(filters.panels.width(0));
+        let weights: Vec<f32> = rows.flat_map(|row| &row[..outputs]).copied().collect();
+        return few::apply(group, x, inputs, outputs, &weights, finish);
+    }
     let bounds: Vec<usize> = (0..pixels).step_by(PIXELS).chain([pixels]).collect();
     let width = if bounds.len() > TASKS { outputs } else { 64 };
     let mut y = Matrix::new(pixels, outputs);
@@ -153,6 +159,10 @@ pub(super) fn input_grad(
     finish: Finish<'_>,
 ) -> Vec<f32> {
     let pixels = dy.len() / outputs;
+    if let Some(group) = few::group(pixels, outputs, inputs) {
+        let weights: Vec<f32> = weight.iter().map(|weight| weight * scale).collect();
+        return few::apply(group, dy, outputs, inputs, &weights, finish);
+    }
     let bounds: Vec<usize> = (0..pixels).step_by(PIXELS).chain([pixels]).collect();
     let panel = Widths::of_this_processor().panel;
     let width = if bounds.len() > TASKS { inputs } else { 64 };
@@ -252,13 +262,20 @@ pub(super) fn weight_grad(
             None
         }
     };
+    // `[inputs][outputs]` to `[outputs][inputs]`.
+    let turned = |dw: Vec<f32>, scale: f32| -> Vec<f32> {
+        (0..outputs * inputs).map(|i| dw[i % inputs * outputs + i / inputs] * scale).collect()
+    };
+    let pixels = x.len() / inputs;
+    if let Some(group) = few::group(pixels, inputs, outputs) {
+        let dw = few::products(group, x, dy, inputs, outputs);
+        return add_or_return(turned(dw, scale), into);
+    }
     if inputs < outputs.min(LANES) {
         // The columns should be the many.
-        let turned = weight_grad(dy, x, outputs, inputs, scale, None)?;
-        let dw = (0..outputs * inputs).map(|i| turned[i % inputs * outputs + i / inputs]);
-        return add_or_return(dw.collect(), into);
+        let dw = weight_grad(dy, x, outputs, inputs, scale, None)?;
+        return add_or_return(turned(dw, 1.0), into);
     }
-    let pixels = x.len() / inputs;
     // A small layer on large images has too few weights to keep all threads busy: then the pixels
     // are cut as well.
     let tasks = inputs.div_ceil(INPUTS) * outputs.div_ceil(OUTPUTS);

@@ -16,6 +16,7 @@
 
 mod dense;
 mod direct;
+mod few;
 mod filters;
 mod finish;
 mod plan;
