@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing::{Event, Level, Subscriber};
 use tracing_indicatif::IndicatifLayer;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -34,6 +35,9 @@ pub(crate) fn init() -> Console {
         .with_ansi(false)
         .with_writer(file.clone())
         .with_filter(filter());
+    // Every pass of every layer is a span, which nobody looks at here: to make each a hidden bar would take some percent of
+    // the time in small networks.
+    let bars = bars.with_filter(LevelFilter::INFO);
     tracing_subscriber::registry().with(terminal).with(log).with(bars).init();
     Console { file }
 }
