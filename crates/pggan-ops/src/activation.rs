@@ -4,6 +4,7 @@
 //! returned: leaky ReLU keeps signs, so the sign of the output is the sign of what went into it.
 
 use candle_core::{D, Result, Tensor};
+use pulp::Arch;
 
 use crate::cells::{fill, rows_per_task};
 use crate::{pool, slices};
@@ -77,7 +78,7 @@ pub fn lrelu_grad_in_place(dy: Tensor, y: &Tensor, slope: f64) -> Result<Tensor>
     slices::read(y, |y| {
         slices::write(&dy, |dy| {
             let run = rows_per_task(1);
-            pool::for_each_of(dy.chunks_mut(run).zip(y.chunks(run)), |(dy, y)| {
+            pool::sweep(dy.chunks_mut(run).zip(y.chunks(run)), |(dy, y)| {
                 for (dy, y) in dy.iter_mut().zip(y) {
                     *dy = if *y > 0.0 { *dy } else { *dy * slope };
                 }
@@ -100,11 +101,13 @@ pub fn bias_grad(dx: &Tensor) -> Result<Tensor> {
         let parts: Vec<&[f32]> = dx.chunks(rows_per_task(c) * c).collect();
         let partial = pool::map(parts.len(), |i| {
             let mut sum = vec![0f32; c];
-            for row in parts[i].chunks_exact(c) {
-                for (s, x) in sum.iter_mut().zip(row) {
-                    *s += x;
+            Arch::new().dispatch(|| {
+                for row in parts[i].chunks_exact(c) {
+                    for (s, x) in sum.iter_mut().zip(row) {
+                        *s += x;
+                    }
                 }
-            }
+            });
             sum
         });
         // The second sum runs in f64 and in the order of the rows.
@@ -137,7 +140,7 @@ fn rows_in_place(
     let x = slices::owned(x)?;
     slices::read(bias, |bias| {
         slices::write(&x, |x| {
-            pool::for_each_of(x.chunks_mut(rows_per_task(c) * c), |rows| {
+            pool::sweep(x.chunks_mut(rows_per_task(c) * c), |rows| {
                 rows.chunks_exact_mut(c).for_each(|row| f(row, bias));
             });
         })

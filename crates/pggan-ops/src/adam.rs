@@ -1,6 +1,7 @@
 //! The optimizer's and the running average's passes over a parameter.
 
 use candle_core::{Result, Tensor};
+use pulp::Arch;
 
 use crate::{pool, slices};
 
@@ -104,13 +105,13 @@ impl Adam {
                 slices::write(p, |p| {
                     let parts = p.chunks_mut(CHUNK).zip(v.chunks_mut(CHUNK)).zip(g.chunks(CHUNK));
                     let Some(Running { value, beta }) = running else {
-                        pool::for_each_of(parts, |((p, v), g)| step(p, v, g));
+                        pool::sweep(parts, |((p, v), g)| step(p, v, g));
                         return Ok(());
                     };
                     let beta = beta as f32;
                     slices::write(value, |running| {
                         let parts = parts.zip(running.chunks_mut(CHUNK));
-                        pool::for_each_of(parts, |(((p, v), g), running)| {
+                        pool::sweep(parts, |(((p, v), g), running)| {
                             toward(running, p, beta);
                             step(p, v, g);
                         });
@@ -152,7 +153,7 @@ pub fn average(average: &mut Tensor, p: &Tensor, beta: f64) -> Result<()> {
     slices::read(p, |p| {
         slices::write(average, |average| {
             let parts = average.chunks_mut(CHUNK).zip(p.chunks(CHUNK));
-            pool::for_each_of(parts, |(average, p)| toward(average, p, beta));
+            pool::sweep(parts, |(average, p)| toward(average, p, beta));
         })
     })?
 }
@@ -168,10 +169,11 @@ pub fn sum_of_squares(x: &Tensor) -> Result<f64> {
     slices::read(x, |x| {
         // By chunks of fixed size and in their order, so that the threads don't matter.
         let chunks: Vec<&[f32]> = x.chunks(CHUNK).collect();
-        pool::map(chunks.len(), |i| sum_of_chunk(chunks[i])).iter().sum()
+        pool::map(chunks.len(), |i| Arch::new().dispatch(|| sum_of_chunk(chunks[i]))).iter().sum()
     })
 }
 
+#[inline(always)]
 /// In f64, by sums that don't wait for one another.
 fn sum_of_chunk(x: &[f32]) -> f64 {
     let mut sums = [0f64; 16];

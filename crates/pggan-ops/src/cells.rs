@@ -7,6 +7,8 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
+use pulp::Arch;
+
 use crate::pool;
 
 /// A growing `[rows, columns]` matrix. Memory is first touched by the task that writes it.
@@ -177,7 +179,8 @@ pub(crate) fn rows_per_task(columns: usize) -> usize {
     (RUN / columns.max(1)).max(1)
 }
 
-/// A matrix made by many tasks: `body(first row, rows)` writes some rows, which start as zeros.
+/// A matrix made by many tasks: `body(first row, rows)` writes some rows, which start as zeros. Plain loops in it are
+/// compiled for the widest vectors that processors have.
 pub(crate) fn fill(
     rows: usize,
     columns: usize,
@@ -186,7 +189,9 @@ pub(crate) fn fill(
     let step = rows_per_task(columns);
     let bounds: Vec<usize> = (0..rows).step_by(step).chain([rows]).collect();
     let mut matrix = Matrix::new(rows, columns);
-    matrix.append(&bounds, columns.max(1), |task, _, mut cell| body(task * step, cell.whole()));
+    matrix.append(&bounds, columns.max(1), |task, _, mut cell| {
+        Arch::new().dispatch(|| body(task * step, cell.whole()));
+    });
     matrix.into_vec()
 }
 
@@ -251,7 +256,7 @@ fn cell<'a>(
 
 /// Adds `part` to `sum`.
 pub(crate) fn add(sum: &mut [f32], part: &[f32]) {
-    pool::for_each_of(sum.chunks_mut(RUN).zip(part.chunks(RUN)), |(sum, part)| {
+    pool::sweep(sum.chunks_mut(RUN).zip(part.chunks(RUN)), |(sum, part)| {
         sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
     });
 }

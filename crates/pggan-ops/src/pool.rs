@@ -17,6 +17,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use pulp::Arch;
 use rayon::prelude::*;
 
 /// How often a thread looks for work in vain before it goes to sleep after all: about a tenth of a second, longer than any
@@ -154,6 +155,11 @@ pub(crate) fn for_each_of<T: Send>(items: impl Iterator<Item = T>, body: impl Fn
         let item = items[i].lock().unwrap_or_else(PoisonError::into_inner).take();
         body(item.expect("every task runs once"));
     });
+}
+
+/// [`for_each_of`] for plain loops over memory: `body` is compiled for the widest vectors that processors have.
+pub(crate) fn sweep<T: Send>(items: impl Iterator<Item = T>, body: impl Fn(T) + Sync) {
+    for_each_of(items, |item| Arch::new().dispatch(|| body(item)));
 }
 
 /// What `body` returns for each of `0..tasks`, in their order.
