@@ -169,6 +169,19 @@ impl ModelConfig {
         (maps as usize).min(self.fmap_max)
     }
 
+    /// The rows of a minibatch of `n` in two halves of which neither sees the other, if there are such: minibatch stddev
+    /// compares a sample with its own group alone, batch norm and minibatch discrimination with all.
+    pub fn halves(&self, n: usize) -> Option<[Vec<u32>; 2]> {
+        let size = self.mbstd_group.min(n).max(1);
+        let groups = n / size; // row r belongs to group r mod groups
+        let all_meet = self.g_norm == GeneratorNorm::BatchNorm || self.mbdisc_kernels > 0;
+        if all_meet || groups == 0 || !groups.is_multiple_of(2) || !n.is_multiple_of(size) {
+            return None;
+        }
+        let first = |row: &u32| (*row as usize) % groups < groups / 2;
+        Some((0..n as u32).partition::<Vec<u32>, _>(first).into())
+    }
+
     /// Numbers that a generator of this shape learns or (batch norm's statistics) remembers.
     pub fn generator_parameters(&self) -> usize {
         let inputs = self.latent_size() + self.label_size;
@@ -266,6 +279,23 @@ mod tests {
         let widths: Vec<usize> = (2..=10).map(|level| config.fmaps(level)).collect();
         assert_eq!(widths, [512, 512, 512, 512, 256, 128, 64, 32, 16]);
         assert_eq!(config.latent_size(), 512);
+    }
+
+    #[test]
+    fn halves_of_a_minibatch_keep_groups_together() {
+        let halves =
+            |n, mbstd_group| ModelConfig { mbstd_group, ..ModelConfig::default() }.halves(n);
+        let rows = [vec![0, 1, 4, 5, 8, 9, 12, 13], vec![2, 3, 6, 7, 10, 11, 14, 15]];
+        assert_eq!(halves(16, 4), Some(rows));
+        assert_eq!(halves(4, 2), Some([vec![0, 2], vec![1, 3]]));
+        assert_eq!(halves(4, 1), Some([vec![0, 1], vec![2, 3]]));
+        // One group, none, an odd number of them, a rest; and networks that look at all samples.
+        for (n, group) in [(4, 4), (0, 4), (12, 4), (10, 4)] {
+            assert_eq!(halves(n, group), None);
+        }
+        let norm = ModelConfig { g_norm: GeneratorNorm::BatchNorm, ..ModelConfig::default() };
+        let similarity = ModelConfig { mbdisc_kernels: 3, ..ModelConfig::default() };
+        assert!(norm.halves(16).is_none() && similarity.halves(16).is_none());
     }
 
     #[test]

@@ -4,9 +4,10 @@ use candle_core::{DType, Device, Tensor, bail};
 use pggan_ops::conv::Resample;
 use pggan_ops::mix::{add, lerp, scale, turn};
 use pggan_ops::pixel_norm::pixel_norm;
-use pggan_ops::pool::both;
+use pggan_ops::pool::{both, join};
 use pggan_ops::resample::{up2, up2_grad};
 
+use crate::config::GeneratorNorm;
 use crate::error::{Error, Result};
 use crate::hidden::{Hidden, HiddenOutput, Moments};
 use crate::layers::{Layer, Nonlinearity, Shape};
@@ -170,7 +171,18 @@ impl Generator {
         labels: Option<&Tensor>,
         growth: Growth,
     ) -> Result<Tensor> {
-        Ok(self.run(latents, labels, growth, Pass::Once)?.0)
+        let n = latents.dim(0)?;
+        let images = |first: usize, len: usize| {
+            let labels = labels.map(|labels| labels.narrow(0, first, len)).transpose()?;
+            let latents = latents.narrow(0, first, len)?;
+            Ok::<_, candle_core::Error>(self.run(&latents, labels.as_ref(), growth, Pass::Once)?.0)
+        };
+        let tiny = self.params.are_tiny_on(n * growth.resolution().pow(2));
+        if !tiny || n < 2 || self.config.g_norm == GeneratorNorm::BatchNorm {
+            return images(0, n);
+        }
+        let (a, b) = join(|| images(0, n / 2), || images(n / 2, n - n / 2));
+        Tensor::cat(&[a?, b?], 0)
     }
 
     fn run(

@@ -1,3 +1,4 @@
+use std::ops::RangeInclusive;
 use std::sync::OnceLock;
 
 use candle_core::{DType, Device, Tensor, bail};
@@ -12,6 +13,11 @@ const OBSERVED: f64 = 0.1;
 /// See [`Params::are_short_on`]. Measured: 32 images of 16x16 gain, 16 of 32x32 lose.
 const SHORT_PIXELS: usize = 8 << 10;
 const SHORT_COUNT: usize = 2 << 20;
+
+/// See [`Params::are_tiny_on`]. Measured with two threads: 16 images of 8x8 and of 16x16 by 32 maps gain, of 4x4 by 32 maps,
+/// of 32x32 by 32 maps and of 16x16 by 64 maps do not.
+const TINY_PIXELS: RangeInclusive<usize> = 1 << 10..=8 << 10;
+const TINY_COUNT: usize = 1 << 17;
 
 /// One parameter of a network: what it learns, or (batch norm's statistics) what it remembers.
 #[derive(Clone, Debug)]
@@ -70,6 +76,13 @@ impl Params {
     pub fn are_short_on(&self, images: &Tensor) -> bool {
         let [n, h, w, _] = *images.dims() else { return false };
         images.device().is_cpu() && n * h * w <= SHORT_PIXELS && self.count() <= SHORT_COUNT
+    }
+
+    /// Whether a step on so many pixels in all is made of operations so short that halves of the minibatch should go all
+    /// the way beside each other ([`pggan_ops::pool::join`]): each thread then waits once, and finds in its cache what it
+    /// wrote. Shapes decide, as in [`Params::are_short_on`].
+    pub fn are_tiny_on(&self, pixels: usize) -> bool {
+        self.device().is_cpu() && TINY_PIXELS.contains(&pixels) && self.count() <= TINY_COUNT
     }
 
     /// Where they live.
@@ -148,7 +161,7 @@ impl Params {
         Ok(())
     }
 
-    /// Frees what the engine keeps beside the weights; it is made again when it is wanted.
+    /// Frees what the engine keeps beside the weights where it takes much memory; it is made again when it is wanted.
     pub fn release(&self) {
         self.kernels.iter().filter_map(OnceLock::get).for_each(Kernel::release);
     }

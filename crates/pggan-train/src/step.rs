@@ -175,20 +175,72 @@ pub fn generator_step(
     growth: Growth,
     loss: &LossConfig,
 ) -> Result<(Grads, f64)> {
-    let per_sample = 1.0 / latents.dim(0)? as f64;
-    let (fake, tape) = g.forward(latents, labels, growth)?;
-    let (outputs, d_tape) = forward(d, &fake, growth, 1, noise, 0)?;
-    drop(fake);
-    let scores = outputs.narrow(1, 0, 1)?;
-    let wanted = loss.of_generated();
-    let (mut value, mut toward) = (wanted.value(Moments::of(&scores)?), wanted.gradient(&scores)?);
-    if let Some(labels) = labels {
-        let (entropy, gradient) = cross_entropy(&outputs, labels, loss.label_weight * per_sample)?;
-        value += entropy;
-        toward = Tensor::cat(&[toward, gradient], 1)?;
+    let n = latents.dim(0)?;
+    let step = GeneratorStep { g, d, growth, loss, samples: n };
+    let tiny = g.params().are_tiny_on(n * growth.resolution().pow(2));
+    let Some([a, b]) = g.config().halves(n).filter(|_| tiny) else {
+        return step.share(latents, labels, noise);
+    };
+    let half = |rows: Vec<u32>| step.share_of(&rows, latents, labels, noise);
+    let (a, b) = pool::join(|| half(a), || half(b));
+    let ((mut grads, a), (more, b)) = (a?, b?);
+    grads.merge(more)?;
+    Ok((grads, a + b))
+}
+
+/// A step of the generator on so many samples in all.
+struct GeneratorStep<'a> {
+    g: &'a Generator,
+    d: &'a Discriminator,
+    growth: Growth,
+    loss: &'a LossConfig,
+    samples: usize,
+}
+
+impl GeneratorStep<'_> {
+    /// What these samples, which the others do not see, add to the gradients and to the loss.
+    fn share(
+        &self,
+        latents: &Tensor,
+        labels: Option<&Tensor>,
+        noise: Option<&Noise>,
+    ) -> Result<(Grads, f64)> {
+        let Self { g, d, growth, loss, samples } = *self;
+        let share = latents.dim(0)? as f64 / samples as f64;
+        let (fake, tape) = g.forward(latents, labels, growth)?;
+        let (outputs, d_tape) = forward(d, &fake, growth, 1, noise, 0)?;
+        drop(fake);
+        let scores = outputs.narrow(1, 0, 1)?;
+        let wanted = loss.of_generated();
+        let mut value = wanted.value(Moments::of(&scores)?) * share;
+        let mut toward = (wanted.gradient(&scores)? * share)?;
+        if let Some(labels) = labels {
+            let weight = loss.label_weight / samples as f64;
+            let (entropy, gradient) = cross_entropy(&outputs, labels, weight)?;
+            value += entropy;
+            toward = Tensor::cat(&[toward, gradient], 1)?;
+        }
+        let images_grad = d.image_grad(d_tape, &toward)?;
+        Ok((g.backward(tape, &images_grad)?, value))
     }
-    let images_grad = d.image_grad(d_tape, &toward)?;
-    Ok((g.backward(tape, &images_grad)?, value))
+
+    /// [`Self::share`] of some rows.
+    fn share_of(
+        &self,
+        rows: &[u32],
+        latents: &Tensor,
+        labels: Option<&Tensor>,
+        noise: Option<&Noise>,
+    ) -> Result<(Grads, f64)> {
+        let rows = Tensor::new(rows, latents.device())?;
+        let select = |x: &Tensor| x.index_select(&rows, 0);
+        let labels = labels.map(select).transpose()?;
+        let draws = noise.map(|noise| select(&noise.draws)).transpose()?;
+        let noise = noise
+            .zip(draws)
+            .map(|(Noise { strength, .. }, draws)| Noise { strength: *strength, draws });
+        self.share(&select(latents)?, labels.as_ref(), noise.as_ref())
+    }
 }
 
 /// A pass of the discriminator, with the noise's draws from row `first` on.

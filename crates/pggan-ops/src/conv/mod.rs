@@ -244,10 +244,10 @@ impl Kernel {
         }
     }
 
-    /// Frees what the CPU kernels made of the weights; it is made again when it is wanted.
+    /// Frees what the CPU kernels made of the weights where it takes much memory; it is made again when it is wanted.
     pub fn release(&self) {
         for kept in [&self.forward, &self.back] {
-            kept.lock().unwrap_or_else(PoisonError::into_inner).take();
+            kept.lock().unwrap_or_else(PoisonError::into_inner).take_if(|packed| packed.is_large());
         }
     }
 

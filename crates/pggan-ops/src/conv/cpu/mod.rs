@@ -140,6 +140,11 @@ impl Packed {
         }
     }
 
+    /// Whether others may want the memory more: what is mapped is of few channels.
+    pub(crate) fn is_large(&self) -> bool {
+        matches!(self.weights, Weights::Plain(_))
+    }
+
     /// What comes in, `[n, h, w, c]` of `size`, to what goes out.
     pub(crate) fn apply(&self, x: &[f32], size: Size, finish: Finish<'_>) -> Vec<f32> {
         let panels = match &self.weights {
