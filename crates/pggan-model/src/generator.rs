@@ -171,17 +171,18 @@ impl Generator {
         labels: Option<&Tensor>,
         growth: Growth,
     ) -> Result<Tensor> {
-        let n = latents.dim(0)?;
-        let images = |first: usize, len: usize| {
-            let labels = labels.map(|labels| labels.narrow(0, first, len)).transpose()?;
-            let latents = latents.narrow(0, first, len)?;
-            Ok::<_, candle_core::Error>(self.run(&latents, labels.as_ref(), growth, Pass::Once)?.0)
+        let images = |latents: &Tensor, labels: Option<&Tensor>| {
+            Ok::<_, candle_core::Error>(self.run(latents, labels, growth, Pass::Once)?.0)
         };
-        let tiny = self.params.are_tiny_on(n * growth.resolution().pow(2));
+        let n = latents.dim(0)?;
+        let tiny = self.params.are_tiny_on(n, growth);
         if !tiny || n < 2 || self.config.g_norm == GeneratorNorm::BatchNorm {
-            return images(0, n);
+            return images(latents, labels);
         }
-        let (a, b) = join(|| images(0, n / 2), || images(n / 2, n - n / 2));
+        let latents = latents.chunk(2, 0)?;
+        let labels = labels.map(|labels| labels.chunk(2, 0)).transpose()?;
+        let half = |i: usize| images(&latents[i], labels.as_ref().and_then(|labels| labels.get(i)));
+        let (a, b) = join(|| half(0), || half(1));
         Tensor::cat(&[a?, b?], 0)
     }
 

@@ -5,6 +5,7 @@ use candle_core::{DType, Device, Tensor, bail};
 use pggan_ops::conv::{Kernel, Resample};
 use pggan_ops::mix;
 
+use crate::Growth;
 use crate::error::Result;
 
 /// How much of a running average is the newest batch's (Lasagne's default, which the official code took).
@@ -78,10 +79,12 @@ impl Params {
         images.device().is_cpu() && n * h * w <= SHORT_PIXELS && self.count() <= SHORT_COUNT
     }
 
-    /// Whether a step on so many pixels in all is made of operations so short that halves of the minibatch should go all
+    /// Whether a step on so many samples is made of operations so short that halves of the minibatch should go all
     /// the way beside each other ([`pggan_ops::pool::join`]): each thread then waits once, and finds in its cache what it
     /// wrote. Shapes decide, as in [`Params::are_short_on`].
-    pub fn are_tiny_on(&self, pixels: usize) -> bool {
+    pub fn are_tiny_on(&self, samples: usize, growth: Growth) -> bool {
+        let pixels = 1usize.checked_shl(growth.level.saturating_mul(2)).unwrap_or(usize::MAX);
+        let pixels = pixels.saturating_mul(samples);
         self.device().is_cpu() && TINY_PIXELS.contains(&pixels) && self.count() <= TINY_COUNT
     }
 

@@ -173,7 +173,6 @@ pub fn sum_of_squares(x: &Tensor) -> Result<f64> {
     })
 }
 
-#[inline(always)]
 /// In f64, by sums that don't wait for one another.
 fn sum_of_chunk(x: &[f32]) -> f64 {
     let mut sums = [0f64; 16];

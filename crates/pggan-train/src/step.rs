@@ -1,6 +1,6 @@
 //! One step of the discriminator, one of the generator: the mathematics, nothing else.
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{DType, Result, Tensor, bail};
 use candle_nn::ops::log_softmax;
 use pggan_model::{Discriminator, Generator, Grads, Growth, Noise, Tape};
 use pggan_ops::{mix, pool};
@@ -176,8 +176,13 @@ pub fn generator_step(
     loss: &LossConfig,
 ) -> Result<(Grads, f64)> {
     let n = latents.dim(0)?;
+    if let Some(labels) = labels
+        && labels.dim(0)? != n
+    {
+        bail!("{} labels for {n} latent vectors", labels.dim(0)?);
+    }
     let step = GeneratorStep { g, d, growth, loss, samples: n };
-    let tiny = g.params().are_tiny_on(n * growth.resolution().pow(2));
+    let tiny = g.params().are_tiny_on(n, growth);
     let Some([a, b]) = g.config().halves(n).filter(|_| tiny) else {
         return step.share(latents, labels, noise);
     };
@@ -266,7 +271,7 @@ fn forward(
 fn cross_entropy(outputs: &Tensor, labels: &Tensor, weight: f64) -> Result<(f64, Tensor)> {
     let classes = labels.dim(1)?;
     if outputs.dim(1)? != 1 + classes {
-        candle_core::bail!("{classes} classes, but the network has {}", outputs.dim(1)? - 1);
+        bail!("{classes} classes, but the network has {}", outputs.dim(1)? - 1);
     }
     let log = log_softmax(&outputs.narrow(1, 1, classes)?, 1)?;
     let labelled = labels.sum_keepdim(1)?;

@@ -85,8 +85,8 @@ impl Finish<'_> {
 
 /// The weights of one convolution, ready to be applied in every direction.
 ///
-/// What the CPU kernels make of the weights is made on first use and, where that shows in the time, kept until
-/// [`Kernel::release`]: make a new `Kernel` whenever the weights have changed.
+/// What the CPU kernels make of the weights is made on first use and, where that shows in the time, kept, if it takes much
+/// memory until [`Kernel::release`]: make a new `Kernel` whenever the weights have changed.
 #[derive(Debug)]
 pub struct Kernel {
     weight: Tensor,
