@@ -182,7 +182,8 @@ pub fn generator_step(
         bail!("{} labels for {n} latent vectors", labels.dim(0)?);
     }
     let step = GeneratorStep { g, d, growth, loss, samples: n };
-    let tiny = g.params().are_tiny_on(n, growth);
+    // Who sees whom is a matter of both networks.
+    let tiny = g.params().are_tiny_on(n, growth) && g.config() == d.config();
     let Some([a, b]) = g.config().halves(n).filter(|_| tiny) else {
         return step.share(latents, labels, noise);
     };
