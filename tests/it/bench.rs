@@ -29,6 +29,22 @@ fn one_case_is_one_line() {
 }
 
 #[test]
+fn numbers_of_threads_take_turns() {
+    let sandbox = Sandbox::new();
+    let more = ["--alpha", "1", "--threads", "1,2", "--turns", "3"];
+    let outcome = sandbox.run("pggan-train", CASE.iter().chain(&more).chain(&["--json"]));
+    let outcome = outcome.succeeded();
+    let [one, two] = &lines(&outcome.stdout)[..] else { panic!("{outcome}") };
+    assert_eq!((one["threads"].as_u64(), two["threads"].as_u64()), (Some(1), Some(2)));
+    assert_eq!(one["speedup"].as_f64(), Some(1.0));
+    assert!(two["speedup"].as_f64().unwrap() > 0.0);
+    // In a table, from a process of their own.
+    let outcome = sandbox.run("pggan-train", CASE.iter().chain(&more)).succeeded();
+    assert!(outcome.stdout.contains("1.00x with threads: 1"), "{outcome}");
+    assert!(outcome.stdout.contains("x with threads: 2"), "{outcome}");
+}
+
+#[test]
 fn tables_and_profiles_are_for_people() {
     let sandbox = Sandbox::new();
     let outcome = sandbox.run("pggan-train", CASE).succeeded();
@@ -53,6 +69,9 @@ fn impossible_cases_are_refused() {
         (&["--width", "16", "--resolution", "4", "--alpha", "0.5"], "nothing is faded in"),
         (&["--width", "16", "--resolution", "8", "--alpha", "2"], "alpha 2"),
         (&["--width", "16", "--iters", "0"], "--iters"),
+        (&["--width", "16", "--threads", "2,0"], "--threads 0"),
+        (&["--width", "16", "--threads", "1,1000000"], "--threads 1000000: at most"),
+        (&["--width", "16", "--threads", "1,2", "--compare", "torch"], "one number of --threads"),
         (&["--preset", "nonsense"], "nonsense"),
         (&["--compare", "torch"], "--width"),
     ] {

@@ -9,12 +9,14 @@ use std::time::{Duration, Instant};
 use candle_core::Device;
 use pggan_data::Labels;
 use pggan_model::{Growth, ModelConfig};
+use rayon::ThreadPool;
 use serde::{Deserialize, Serialize};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id};
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
+use crate::checkpoint::State;
 use crate::config::Config;
 use crate::iteration::Reals;
 use crate::schedule::Stage;
@@ -57,6 +59,9 @@ pub struct Measured {
     pub gflops: f64,
     /// Most memory the process has held, in MiB; `None` where the system does not tell.
     pub peak_mib: Option<f64>,
+    /// Where numbers of threads took turns: the median over turns of how many times faster this one was than the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub speedup: Option<f64>,
 }
 
 impl Case {
@@ -104,43 +109,50 @@ impl Case {
         Ok(Self { config, growth, batch, iters: 5 })
     }
 
-    /// Runs the iterations.
+    /// Runs the iterations on the current pool of threads.
     ///
     /// # Errors
     /// If the device is out of memory.
     pub fn measure(&self, device: &Device) -> Result<Measured> {
-        let Self { config, growth, batch, iters } = self;
-        let stage = Stage {
-            growth: *growth,
-            lod: 0.0,
-            minibatch: *batch,
-            learning_rate: 0.001,
-            tick_images: 0,
+        let times = Running::new(self, device)?.times(self.iters)?;
+        Ok(self.measured(median(times), rayon::current_num_threads()))
+    }
+
+    /// What more threads gain: runs the iterations on each number of threads, one after the other, as often as there are
+    /// `turns`. Virtual processors change their pace from one second to the next; in turns as short as these, in one
+    /// process, it changes for all alike.
+    ///
+    /// # Errors
+    /// If there are no threads to be had, or the device is out of memory.
+    pub fn measure_in_turn(
+        &self,
+        device: &Device,
+        threads: &[usize],
+        turns: usize,
+    ) -> Result<Vec<Measured>> {
+        let pool = |&threads: &usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+            pool.map_err(|e| Error::Usage(format!("{threads} threads: {e}")))
         };
-        let r = growth.resolution();
-        let pixels: Vec<u8> = (0..batch * config.model.channels * r * r)
-            .map(|i| ((i as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8)
-            .collect();
-        let classes = config.model.label_size;
-        let of = (0..*batch as u32).map(|i| i % classes.max(1) as u32).collect();
-        let labels = Some(Labels::Classes { count: classes, of }).filter(|_| classes > 0);
-        let indices: Vec<u64> = (0..*batch as u64).collect();
-        let reals = Reals { pixels: &pixels, indices: &indices, labels: labels.as_ref() };
-        let mut state = iteration::begin(config, device)?;
-        let mut shown = 0;
+        let pools = threads.iter().map(pool).collect::<Result<Vec<_>>>()?;
+        let mut running = Running::new(self, device)?;
+        // A row for each turn.
         let mut times = Vec::new();
-        for _ in 0..=*iters {
-            let start = Instant::now();
-            for repeat in 0..config.schedule.d_repeats {
-                iteration::step(config, &mut state, stage, reals, shown, repeat)?;
-                shown += *batch as u64;
-            }
-            device.synchronize()?;
-            times.push(start.elapsed().as_secs_f64());
+        for _ in 0..turns {
+            let times_of = |pool: &ThreadPool| pool.install(|| running.times(self.iters));
+            let turn = pools.iter().map(times_of).collect::<Result<Vec<_>>>()?;
+            times.push(turn.into_iter().map(median).collect::<Vec<_>>());
         }
-        let times = &mut times[1..];
-        times.sort_by(f64::total_cmp);
-        let seconds = times[times.len() / 2];
+        let of_threads = |(i, &threads): (usize, &usize)| Measured {
+            speedup: Some(median(times.iter().map(|turn| turn[0] / turn[i]))),
+            ..self.measured(median(times.iter().map(|turn| turn[i])), threads)
+        };
+        Ok(threads.iter().enumerate().map(of_threads).collect())
+    }
+
+    /// What an iteration in so many seconds amounts to.
+    fn measured(&self, seconds: f64, threads: usize) -> Measured {
+        let Self { config, growth, batch, iters } = self;
         let images = (batch * config.schedule.d_repeats) as f64;
         let (g, d) = config.model.multiplications(growth.level);
         // A step of the discriminator runs it twelve times over: real, fake and mixed images forward; the first two
@@ -150,19 +162,82 @@ impl Case {
         let d_step = g + 12.0 * d;
         let g_step = 3.0 * g + 2.0 * d;
         let work = 2.0 * *batch as f64 * (d_step * config.schedule.d_repeats as f64 + g_step);
-        Ok(Measured {
+        Measured {
             width: config.model.fmap_max,
-            resolution: r,
+            resolution: growth.resolution(),
             batch: *batch,
             alpha: growth.alpha,
-            threads: rayon::current_num_threads(),
+            threads,
             iters: *iters,
             seconds,
             img_s: images / seconds,
             gflops: work / seconds / 1e9,
             peak_mib: peak_mib(),
-        })
+            speedup: None,
+        }
     }
+}
+
+/// A case under way.
+struct Running<'a> {
+    case: &'a Case,
+    state: State,
+    pixels: Vec<u8>,
+    indices: Vec<u64>,
+    labels: Option<Labels>,
+    shown: u64,
+}
+
+impl<'a> Running<'a> {
+    fn new(case: &'a Case, device: &Device) -> Result<Self> {
+        let Case { config, growth, batch, .. } = case;
+        let r = growth.resolution();
+        let pixels = (0..batch * config.model.channels * r * r)
+            .map(|i| ((i as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8)
+            .collect();
+        let classes = config.model.label_size;
+        let of = (0..*batch as u32).map(|i| i % classes.max(1) as u32).collect();
+        let labels = Some(Labels::Classes { count: classes, of }).filter(|_| classes > 0);
+        let indices = (0..*batch as u64).collect();
+        let state = iteration::begin(config, device)?;
+        Ok(Self { case, state, pixels, indices, labels, shown: 0 })
+    }
+
+    /// Seconds of each of some iterations, after one that does not count.
+    fn times(&mut self, iters: usize) -> Result<Vec<f64>> {
+        let Self { case: Case { config, growth, batch, .. }, state, .. } = self;
+        let stage = Stage {
+            growth: *growth,
+            lod: 0.0,
+            minibatch: *batch,
+            learning_rate: 0.001,
+            tick_images: 0,
+        };
+        let reals =
+            Reals { pixels: &self.pixels, indices: &self.indices, labels: self.labels.as_ref() };
+        let mut times = Vec::new();
+        for _ in 0..=iters {
+            let start = Instant::now();
+            for repeat in 0..config.schedule.d_repeats {
+                iteration::step(config, state, stage, reals, self.shown, repeat)?;
+                self.shown += *batch as u64;
+            }
+            state.g.params().device().synchronize()?;
+            times.push(start.elapsed().as_secs_f64());
+        }
+        times.remove(0);
+        Ok(times)
+    }
+}
+
+/// The middle one of some numbers, of an even count the upper.
+///
+/// # Panics
+/// If there are none.
+pub fn median(values: impl IntoIterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.into_iter().collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
 /// The most memory that this process has held so far.

@@ -69,12 +69,21 @@ fn root() -> PathBuf {
     std::env::var_os("PGGAN_ROOT").map_or_else(PathBuf::new, PathBuf::from)
 }
 
+/// More than these are a slip of the keyboard, and the system may not have them to give.
+const MOST_THREADS: usize = 1024;
+
+fn check_threads(threads: usize) -> Result<()> {
+    match threads {
+        0 => bail!("--threads 0: at least one is needed"),
+        1..=MOST_THREADS => Ok(()),
+        _ => bail!("--threads {threads}: at most {MOST_THREADS}"),
+    }
+}
+
 /// This thread becomes one of rayon's: handing every operation to another thread and waiting for it would cost two
 /// switches each.
 fn use_threads(threads: Option<usize>) -> Result<()> {
-    if threads == Some(0) {
-        bail!("--threads 0: at least one is needed");
-    }
+    threads.map_or(Ok(()), check_threads)?;
     // Zero stands for all of the machine's.
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.unwrap_or(0));
     pool.use_current_thread().build_global()?;

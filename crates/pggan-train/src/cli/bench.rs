@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
-use pggan_train::bench::{Case, Measured, Profile, sgemm_gflops};
+use pggan_train::bench::{Case, Measured, Profile, median, sgemm_gflops};
 use pggan_train::config::Settings;
 use pggan_train::device;
 use pggan_train::presets::PRESETS;
@@ -26,6 +26,7 @@ Examples:
   cargo xtask bench --preset v2-1gpu --resolution 4,8,16
   cargo xtask bench --width 128 --resolution 32 --batch 16 --alpha 1 --threads 2 --iters 5 --json
   cargo xtask bench --width 512 --resolution 16 --layers       where the time goes
+  cargo xtask bench --width 32 --resolution 16 --threads 1,2 --turns 100    what the second thread gains
   cargo xtask bench --width 128 --compare torch                in turn with PyTorch, where Python has it
 
 GFLOP/s are reckoned for convolutions as they are defined; fast algorithms take fewer, so that they may exceed what the
@@ -52,9 +53,9 @@ pub(super) struct BenchArgs {
     /// auto, cpu, cuda, cuda:N or metal
     #[arg(long, value_name = "D", default_value = "auto")]
     device: String,
-    /// Threads of the CPU [default: all]
-    #[arg(long, value_name = "N")]
-    threads: Option<usize>,
+    /// Threads of the CPU; several numbers take turns in one process and are compared with the first [default: all]
+    #[arg(long, value_name = "N", value_delimiter = ',')]
+    threads: Vec<usize>,
     /// One line of JSON for each measurement, and nothing else, on standard output
     #[arg(long)]
     json: bool,
@@ -65,7 +66,7 @@ pub(super) struct BenchArgs {
     /// Run another implementation in turn on the same case
     #[arg(long, value_name = "PEER", requires = "width")]
     compare: Option<Peer>,
-    /// Turns of a comparison; medians are shown
+    /// Turns of a comparison, with a peer or between numbers of threads; medians are shown
     #[arg(long, value_name = "N", default_value_t = 5)]
     turns: usize,
     /// The peer's variants; the fastest one is compared with
@@ -96,9 +97,14 @@ struct PeerMeasured {
 
 impl BenchArgs {
     pub(super) fn run(self) -> Result<()> {
-        super::use_threads(self.threads)?;
+        // Where several numbers take turns, they have pools of their own besides.
+        self.threads.iter().try_for_each(|&threads| super::check_threads(threads))?;
+        super::use_threads(self.threads.first().copied())?;
         if self.iters == 0 || self.turns == 0 {
             bail!("--iters and --turns: at least one is needed");
+        }
+        if self.threads.len() > 1 && (self.layers || self.compare.is_some()) {
+            bail!("--layers and --compare: one number of --threads is needed");
         }
         let cases = self.cases()?;
         if self.compare.is_some() {
@@ -145,7 +151,14 @@ impl BenchArgs {
         let device = device::open(&self.device)?;
         super::spare_memory(&case.config.model);
         if !self.layers {
-            return super::print(&format!("{}\n", serde_json::to_string(&case.measure(&device)?)?));
+            let lines = match self.threads[..] {
+                [] | [_] => vec![case.measure(&device)?],
+                _ => case.measure_in_turn(&device, &self.threads, self.turns)?,
+            };
+            for line in lines {
+                super::print(&format!("{}\n", serde_json::to_string(&line)?))?;
+            }
+            return Ok(());
         }
         let profile = Profile::default();
         let subscriber = tracing_subscriber::registry().with(profile.clone());
@@ -181,9 +194,20 @@ impl BenchArgs {
             ))?;
         }
         for case in cases {
-            let measured = self.in_child(case, case.iters)?;
-            let line = if self.json { serde_json::to_string(&measured)? } else { row(&measured) };
-            super::print(&format!("{line}\n"))?;
+            for measured in self.in_child(case, case.iters)? {
+                let line = match measured.speedup {
+                    _ if self.json => serde_json::to_string(&measured)?,
+                    Some(speedup) => {
+                        format!(
+                            "{}  {speedup:.2}x with threads: {}",
+                            row(&measured),
+                            measured.threads
+                        )
+                    }
+                    None => row(&measured),
+                };
+                super::print(&format!("{line}\n"))?;
+            }
         }
         Ok(())
     }
@@ -212,7 +236,7 @@ impl BenchArgs {
             let iters = ((0.3 / seconds).ceil() as usize).clamp(1, 10);
             let (mut ours, mut theirs) = (Vec::new(), Vec::new());
             for _ in 0..self.turns {
-                ours.push(self.in_child(case, iters)?);
+                ours.extend(self.in_child(case, iters)?);
                 theirs.push(self.peer(case, variant, iters)?);
             }
             let seconds = median(ours.iter().map(|m| m.seconds));
@@ -251,19 +275,24 @@ impl BenchArgs {
         Ok(())
     }
 
-    fn in_child(&self, case: &Case, iters: usize) -> Result<Measured> {
+    /// A case in a process of its own; a line for each number of threads.
+    fn in_child(&self, case: &Case, iters: usize) -> Result<Vec<Measured>> {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["bench", "--json", "--device", &self.device]);
         command.args(["--iters", &iters.to_string(), "--batch", &case.batch.to_string()]);
         command.args(["--resolution", &case.growth.resolution().to_string()]);
         command.args(["--alpha", &case.growth.alpha.to_string()]);
-        command.args(["--threads", &rayon::current_num_threads().to_string()]);
+        for threads in &self.threads {
+            command.args(["--threads", &threads.to_string()]);
+        }
+        command.args(["--turns", &self.turns.to_string()]);
         match (self.width, &self.preset) {
             (Some(width), _) => command.args(["--width", &width.to_string()]),
             (None, Some(preset)) => command.args(["--preset", preset]),
             (None, None) => &mut command,
         };
-        Ok(serde_json::from_str(&output_of(&mut command)?)?)
+        let lines = output_of(&mut command)?;
+        Ok(lines.lines().map(serde_json::from_str).collect::<Result<_, _>>()?)
     }
 
     fn peer(&self, case: &Case, variant: &str, iters: usize) -> Result<PeerMeasured> {
@@ -281,7 +310,13 @@ impl BenchArgs {
         command.args(["--alpha", &case.growth.alpha.to_string()]);
         command.args(["--threads", &rayon::current_num_threads().to_string()]);
         command.args(["--iters", &iters.to_string()]);
-        Ok(serde_json::from_str(&output_of(&mut command)?)?)
+        // Whatever it says before is not for us.
+        let output = output_of(&mut command)?;
+        let line = output
+            .lines()
+            .last()
+            .with_context(|| format!("{}: printed nothing", script.display()))?;
+        Ok(serde_json::from_str(line)?)
     }
 }
 
@@ -295,13 +330,7 @@ fn row(m: &Measured) -> String {
     )
 }
 
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
-/// The last line that a program prints.
+/// What a program prints.
 fn output_of(command: &mut Command) -> Result<String> {
     let name = command.get_program().to_string_lossy().into_owned();
     let output = command.stderr(Stdio::piped()).output().with_context(|| name.clone())?;
@@ -310,10 +339,5 @@ fn output_of(command: &mut Command) -> Result<String> {
         let reason = reason.trim().lines().last().unwrap_or("no reason given").to_owned();
         bail!("{name}: {reason}");
     }
-    let text = String::from_utf8_lossy(&output.stdout);
-    text.trim()
-        .lines()
-        .last()
-        .map(str::to_owned)
-        .with_context(|| format!("{name}: printed nothing"))
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
