@@ -36,12 +36,14 @@ fn numbers_of_threads_take_turns() {
     let outcome = outcome.succeeded();
     let [one, two] = &lines(&outcome.stdout)[..] else { panic!("{outcome}") };
     assert_eq!((one["threads"].as_u64(), two["threads"].as_u64()), (Some(1), Some(2)));
-    assert_eq!(one["speedup"].as_f64(), Some(1.0));
-    assert!(two["speedup"].as_f64().unwrap() > 0.0);
+    for gain in ["speedup", "room", "share"] {
+        assert_eq!(one["gain"][gain].as_f64(), Some(1.0));
+        assert!(two["gain"][gain].as_f64().unwrap() > 0.0);
+    }
     // In a table, from a process of their own.
     let outcome = sandbox.run("pggan-train", CASE.iter().chain(&more)).succeeded();
-    assert!(outcome.stdout.contains("1.00x with threads: 1"), "{outcome}");
-    assert!(outcome.stdout.contains("x with threads: 2"), "{outcome}");
+    assert!(outcome.stdout.contains("threads: 1, 1.00x"), "{outcome}");
+    assert!(outcome.stdout.contains("threads: 2, "), "{outcome}");
 }
 
 #[test]

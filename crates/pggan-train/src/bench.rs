@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
+use std::hint::black_box;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -59,9 +60,21 @@ pub struct Measured {
     pub gflops: f64,
     /// Most memory the process has held, in MiB; `None` where the system does not tell.
     pub peak_mib: Option<f64>,
-    /// Where numbers of threads took turns: the median over turns of how many times faster this one was than the first.
+    /// Where numbers of threads took turns: what this one gains over the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub speedup: Option<f64>,
+    pub gain: Option<Gain>,
+}
+
+/// What a number of threads gains over another: medians over turns.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Gain {
+    /// How many times faster iterations are.
+    pub speedup: f64,
+    /// The same of a loop in registers, right before each turn's iterations: what the processors themselves had to give.
+    /// Virtual ones may be halves of one core, or share it with neighbours.
+    pub room: f64,
+    /// `speedup / room` of each turn.
+    pub share: f64,
 }
 
 impl Case {
@@ -136,16 +149,26 @@ impl Case {
         };
         let pools = threads.iter().map(pool).collect::<Result<Vec<_>>>()?;
         let mut running = Running::new(self, device)?;
-        // A row for each turn.
-        let mut times = Vec::new();
-        for _ in 0..turns {
-            let times_of = |pool: &ThreadPool| pool.install(|| running.times(self.iters));
-            let turn = pools.iter().map(times_of).collect::<Result<Vec<_>>>()?;
-            times.push(turn.into_iter().map(median).collect::<Vec<_>>());
-        }
-        let of_threads = |(i, &threads): (usize, &usize)| Measured {
-            speedup: Some(median(times.iter().map(|turn| turn[0] / turn[i]))),
-            ..self.measured(median(times.iter().map(|turn| turn[i])), threads)
+        let mut one_turn = |pool: &ThreadPool| -> Result<Turn> {
+            let pace = pace(pool);
+            Ok(Turn { pace, seconds: median(pool.install(|| running.times(self.iters))?) })
+        };
+        let all = (0..turns)
+            .map(|_| pools.iter().map(&mut one_turn).collect())
+            .collect::<Result<Vec<Vec<Turn>>>>()?;
+        let of_threads = |(i, &threads): (usize, &usize)| {
+            let over_turns = |f: &dyn Fn(&Turn, &Turn) -> f64| {
+                median(all.iter().map(|turn| f(&turn[0], &turn[i])))
+            };
+            let speedup = |first: &Turn, this: &Turn| first.seconds / this.seconds;
+            let room = |first: &Turn, this: &Turn| this.pace / first.pace;
+            let gain = Gain {
+                speedup: over_turns(&speedup),
+                room: over_turns(&room),
+                share: over_turns(&|first, this| speedup(first, this) / room(first, this)),
+            };
+            let seconds = over_turns(&|_, this| this.seconds);
+            Measured { gain: Some(gain), ..self.measured(seconds, threads) }
         };
         Ok(threads.iter().enumerate().map(of_threads).collect())
     }
@@ -173,9 +196,32 @@ impl Case {
             img_s: images / seconds,
             gflops: work / seconds / 1e9,
             peak_mib: peak_mib(),
-            speedup: None,
+            gain: None,
         }
     }
+}
+
+/// What some threads did in their turn.
+struct Turn {
+    /// See [`pace`].
+    pace: f64,
+    /// For an iteration.
+    seconds: f64,
+}
+
+/// Loops in a second that all of a pool's threads run together, in registers.
+fn pace(pool: &ThreadPool) -> f64 {
+    /// Some milliseconds, so that waking the threads does not count.
+    const ROUNDS: usize = 1 << 20;
+    let start = Instant::now();
+    let loops = pool.broadcast(|_| {
+        let mut numbers = black_box([1f32; 64]);
+        for _ in 0..ROUNDS {
+            numbers.iter_mut().for_each(|x| *x = *x * 0.5 + 0.5);
+        }
+        black_box(numbers)
+    });
+    loops.len() as f64 / start.elapsed().as_secs_f64()
 }
 
 /// A case under way.

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
-use pggan_train::bench::{Case, Measured, Profile, median, sgemm_gflops};
+use pggan_train::bench::{Case, Gain, Measured, Profile, median, sgemm_gflops};
 use pggan_train::config::Settings;
 use pggan_train::device;
 use pggan_train::presets::PRESETS;
@@ -195,15 +195,13 @@ impl BenchArgs {
         }
         for case in cases {
             for measured in self.in_child(case, case.iters)? {
-                let line = match measured.speedup {
+                let line = match measured.gain {
                     _ if self.json => serde_json::to_string(&measured)?,
-                    Some(speedup) => {
-                        format!(
-                            "{}  {speedup:.2}x with threads: {}",
-                            row(&measured),
-                            measured.threads
-                        )
-                    }
+                    Some(Gain { speedup, room, .. }) => format!(
+                        "{}  threads: {}, {speedup:.2}x (a loop in registers {room:.2}x)",
+                        row(&measured),
+                        measured.threads
+                    ),
                     None => row(&measured),
                 };
                 super::print(&format!("{line}\n"))?;
