@@ -70,7 +70,7 @@ pub struct Measured {
 pub struct Gain {
     /// How many times faster iterations are.
     pub speedup: f64,
-    /// The same of a loop in registers, right before each turn's iterations: what the processors themselves had to give.
+    /// The same of a loop in registers, right before and after each turn's iterations: what the processors themselves had to give.
     /// Virtual ones may be halves of one core, or share it with neighbours.
     pub room: f64,
     /// `speedup / room` of each turn.
@@ -150,8 +150,9 @@ impl Case {
         let pools = threads.iter().map(pool).collect::<Result<Vec<_>>>()?;
         let mut running = Running::new(self, device)?;
         let mut one_turn = |pool: &ThreadPool| -> Result<Turn> {
-            let pace = pace(pool);
-            Ok(Turn { pace, seconds: median(pool.install(|| running.times(self.iters))?) })
+            let before = pace(pool);
+            let seconds = median(pool.install(|| running.times(self.iters))?);
+            Ok(Turn { pace: f64::midpoint(before, pace(pool)), seconds })
         };
         let all = (0..turns)
             .map(|_| pools.iter().map(&mut one_turn).collect())
@@ -203,9 +204,9 @@ impl Case {
 
 /// What some threads did in their turn.
 struct Turn {
-    /// See [`pace`].
+    /// See [`pace`]; the mean of before and after.
     pace: f64,
-    /// For an iteration.
+    /// For an iteration, the median.
     seconds: f64,
 }
 
@@ -217,7 +218,9 @@ fn pace(pool: &ThreadPool) -> f64 {
     let loops = pool.broadcast(|_| {
         let mut numbers = black_box([1f32; 64]);
         for _ in 0..ROUNDS {
-            numbers.iter_mut().for_each(|x| *x = *x * 0.5 + 0.5);
+            for x in &mut numbers {
+                *x = *x * 0.5 + 0.5;
+            }
         }
         black_box(numbers)
     });
