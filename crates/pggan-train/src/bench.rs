@@ -70,8 +70,8 @@ pub struct Measured {
 pub struct Gain {
     /// How many times faster iterations are.
     pub speedup: f64,
-    /// The same of a loop in registers, right before and after each turn's iterations: what the processors themselves had to give.
-    /// Virtual ones may be halves of one core, or share it with neighbours.
+    /// The same of a loop in registers, right before and after each turn's iterations: what the processors themselves had
+    /// to give. Virtual ones may be halves of one core, or share it with neighbours.
     pub room: f64,
     /// `speedup / room` of each turn.
     pub share: f64,
@@ -126,6 +126,9 @@ impl Case {
     ///
     /// # Errors
     /// If the device is out of memory.
+    ///
+    /// # Panics
+    /// If no iteration is to count.
     pub fn measure(&self, device: &Device) -> Result<Measured> {
         let times = Running::new(self, device)?.times(self.iters)?;
         Ok(self.measured(median(times), rayon::current_num_threads()))
@@ -137,6 +140,9 @@ impl Case {
     ///
     /// # Errors
     /// If there are no threads to be had, or the device is out of memory.
+    ///
+    /// # Panics
+    /// If no iteration is to count, or there are no turns.
     pub fn measure_in_turn(
         &self,
         device: &Device,
