@@ -7,15 +7,19 @@ use pulp::{Simd, WithSimd};
 
 use super::super::super::Resample;
 use super::super::Size;
-use super::super::filters::Panels;
+use super::super::filters::{Filters, Panels};
 use super::super::simd::{self, Panel, Target, Walk};
 use super::tiling::{Form, Pair, Tile, Tiling};
 use super::transform::{self, Images, Layout, Tiles};
 use super::{BLOCK, SKEW};
 use crate::cells::Cell;
+use crate::pool;
 
 /// Channels that one product sums over at most.
 const DEPTH: usize = 512;
+/// Multiplications of one piece of a task at least, some ten microseconds, and pieces at most.
+const PIECE: usize = 1 << 19;
+const PIECES: usize = 8;
 
 /// Cuts tiles into blocks of nearly equal size.
 pub(super) fn blocks(tiles: Range<usize>) -> Vec<Range<usize>> {
@@ -46,7 +50,7 @@ impl<'a> Job<'a> {
         Self { tiling, panels, pairs: tiling.form.pairs(), images }
     }
 
-    fn points_layout(&self) -> Layout {
+    pub(super) fn points_layout(&self) -> Layout {
         // A power of two from tile to tile would crowd the cache.
         let tile = self.panels.inputs.next_multiple_of(16) + 16;
         Layout { point: BLOCK * tile + SKEW, tile }
@@ -57,38 +61,79 @@ impl<'a> Job<'a> {
         self.tiling.form.points.pow(2) * (tiles * self.points_layout().tile + SKEW)
     }
 
+    /// One block's points: a row for each.
+    pub(super) fn block<'s>(&self, points: &'s mut [f32]) -> Cell<'s> {
+        let Layout { point, tile } = self.points_layout();
+        Cell::over(points, point, self.tiling.form.points.pow(2), BLOCK * tile)
+    }
+
     /// The distance between the sums of a block's tiles in one panel, and what all take.
     pub(super) fn sums_stride_and_len(&self) -> (usize, usize) {
         let stride = BLOCK * self.panels.widths.panel + SKEW;
         (stride, self.tiling.form.sums.pow(2) * stride)
     }
+}
 
-    /// One block's sums in one panel, from some of the input channels; later channels add to the
-    /// first.
+/// A block's sums in one panel, from some of the input channels; later channels add to the first.
+pub(super) struct Products<'a> {
+    pub(super) job: &'a Job<'a>,
+    pub(super) pairs: &'a [Pair],
+    pub(super) panel: usize,
+    pub(super) channels: Range<usize>,
+    /// How many.
+    pub(super) tiles: usize,
+    pub(super) points: &'a [f32],
+    pub(super) weights: Weights<'a>,
+    /// Those of `pairs`.
+    pub(super) sums: &'a mut [f32],
+}
+
+impl Products<'_> {
+    /// Makes them, with the help of threads that have nothing else to do: of a few long tasks, some threads finish theirs
+    /// well before the others.
     #[inline(always)]
-    #[expect(clippy::too_many_arguments, reason = "the operands of a product")]
-    pub(super) fn multiply<S: Simd>(
-        &self,
-        simd: S,
-        panel: usize,
-        channels: &Range<usize>,
-        tiles: usize,
-        points: &[f32],
-        weights: Weights<'_>,
-        sums: &mut [f32],
-    ) {
-        let width = self.panels.width(panel);
-        let (layout, (sums_stride, _)) = (self.points_layout(), self.sums_stride_and_len());
-        for pair in &self.pairs {
+    pub(super) fn make<S: Simd>(self, simd: S) {
+        let width = self.job.panels.width(self.panel);
+        let all = self.pairs.len() * self.tiles * self.channels.len() * width;
+        match (all / PIECE).min(PIECES) {
+            0 | 1 => simd.vectorize(self),
+            pieces => pool::for_each_of(self.cut(pieces), |piece| simd.vectorize(piece)),
+        }
+    }
+
+    /// About as many pieces, each of whole sums.
+    fn cut(self, pieces: usize) -> impl Iterator<Item = Self> {
+        let Self { job, pairs, panel, channels, tiles, points, weights, sums } = self;
+        let (stride, count) = (job.sums_stride_and_len().0, job.tiling.form.sums.pow(2));
+        let some = count.div_ceil(pieces);
+        let before = move |sum: usize| pairs.partition_point(|pair| pair.sum < sum);
+        let pieces = (0..count).step_by(some).zip(sums.chunks_mut(some * stride));
+        pieces.map(move |(first, sums)| {
+            let pairs = &pairs[before(first)..before(first + some)];
+            let channels = channels.clone();
+            Self { job, pairs, panel, channels, tiles, points, weights, sums }
+        })
+    }
+}
+
+impl WithSimd for Products<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { job, pairs, channels, points, weights, sums, .. } = self;
+        let width = job.panels.width(self.panel);
+        let (layout, (sums_stride, _)) = (job.points_layout(), job.sums_stride_and_len());
+        for pair in pairs {
             let points = &points[pair.point * layout.point..];
             let data = &weights.data[pair.filter * weights.product..];
-            let sums = &mut sums[pair.sum * sums_stride..];
+            let sums = &mut sums[(pair.sum - pairs[0].sum) * sums_stride..];
             for first in channels.clone().step_by(DEPTH) {
                 let depth = DEPTH.min(channels.end - first);
                 let data = &data[(first - channels.start) * weights.row..];
                 simd::product(
                     simd,
-                    tiles,
+                    self.tiles,
                     |r| &points[r * layout.tile + first..][..depth],
                     Walk::straight(1),
                     Panel { data, stride: weights.row, width, depth },
@@ -108,11 +153,37 @@ pub(super) struct Weights<'a> {
     pub(super) row: usize,
 }
 
-/// The points of one block.
+/// One panel's weights of some input channels, mapped: a row for each product, `[input channel][column]`.
+pub(super) struct Mapping<'a> {
+    pub(super) filters: &'a Filters,
+    pub(super) form: Form,
+    pub(super) panel: usize,
+    pub(super) channels: Range<usize>,
+    /// Floats from input channel to input channel.
+    pub(super) row: usize,
+    pub(super) cell: Cell<'a>,
+}
+
+impl WithSimd for Mapping<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(mut self, simd: S) {
+        let width = self.filters.panels.width(self.panel);
+        for (i, input) in self.channels.enumerate() {
+            let taps = &self.filters.taps(self.panel, input)[..9 * width];
+            let at = i * self.row;
+            transform::filters(simd, self.form, taps, self.cell.columns(at..at + width));
+        }
+    }
+}
+
+/// The points of some tiles of one block.
 pub(super) struct Points<'a> {
     pub(super) job: &'a Job<'a>,
     pub(super) tiles: Range<usize>,
-    pub(super) out: &'a mut [f32],
+    /// A row for each point, from the first of the tiles on.
+    pub(super) cell: Cell<'a>,
 }
 
 impl WithSimd for Points<'_> {
@@ -120,11 +191,9 @@ impl WithSimd for Points<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { job, tiles, out } = self;
-        let (layout, points) = (job.points_layout(), job.tiling.form.points.pow(2));
-        let out = Cell::over(out, layout.point, points, BLOCK * layout.tile);
-        let tiles = Tiles { tiling: job.tiling, range: tiles, layout };
-        transform::input_points(simd, &tiles, &job.images, out);
+        let Self { job, tiles, cell } = self;
+        let tiles = Tiles { tiling: job.tiling, range: tiles, layout: job.points_layout() };
+        transform::input_points(simd, &tiles, &job.images, cell);
     }
 }
 

@@ -11,9 +11,9 @@ use super::super::Size;
 use super::super::filters::{Filters, Panels};
 use super::super::finish::Finish;
 use super::super::scratch::Scratch;
-use super::job::{Job, Outputs, Points, Weights, blocks};
+use super::job::{Job, Mapping, Outputs, Points, Products, Weights, blocks};
 use super::tiling::{Form, Tile};
-use super::{BLOCK, SKEW, transform};
+use super::{BLOCK, SKEW};
 use crate::cells::{Cell, Matrix};
 
 /// Input times output channels up to which this is the way.
@@ -58,7 +58,8 @@ impl Mapped {
         let mut data = Matrix::new(panels.count() * products, mapped.row_len());
         data.append(&bounds, MAPPED * widest, |panel, columns, cell| {
             let inputs = columns.start / widest..(columns.end / widest).min(panels.inputs);
-            Arch::new().dispatch(Map { filters, form, panel, inputs, widest, cell });
+            let mapping = Mapping { filters, form, panel, channels: inputs, row: widest, cell };
+            Arch::new().dispatch(mapping);
         });
         mapped.data = data.into_vec();
         mapped
@@ -111,30 +112,6 @@ impl Mapped {
     }
 }
 
-/// One panel's weights of some input channels, mapped.
-struct Map<'a> {
-    filters: &'a Filters,
-    form: Form,
-    panel: usize,
-    inputs: Range<usize>,
-    widest: usize,
-    cell: Cell<'a>,
-}
-
-impl WithSimd for Map<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(mut self, simd: S) {
-        let width = self.filters.panels.width(self.panel);
-        for (i, input) in self.inputs.enumerate() {
-            let taps = &self.filters.taps(self.panel, input)[..9 * width];
-            let at = i * self.widest;
-            transform::filters(simd, self.form, taps, self.cell.columns(at..at + width));
-        }
-    }
-}
-
 /// Some tiles' outputs.
 struct Task<'a> {
     job: &'a Job<'a>,
@@ -154,10 +131,20 @@ impl WithSimd for Task<'_> {
         let mut points = Scratch::new(job.points_len(BLOCK));
         let mut sums = Scratch::new(job.sums_stride_and_len().1);
         for tiles in blocks(self.tiles) {
-            simd.vectorize(Points { job, tiles: tiles.clone(), out: &mut points });
+            let cell = job.block(&mut points);
+            simd.vectorize(Points { job, tiles: tiles.clone(), cell });
             for panel in 0..job.panels.count() {
-                let (weights, channels) = (mapped.of_panel(panel), 0..job.panels.inputs);
-                job.multiply(simd, panel, &channels, tiles.len(), &points, weights, &mut sums);
+                let products = Products {
+                    job,
+                    pairs: &job.pairs,
+                    panel,
+                    channels: 0..job.panels.inputs,
+                    tiles: tiles.len(),
+                    points: &points,
+                    weights: mapped.of_panel(panel),
+                    sums: &mut sums,
+                };
+                products.make(simd);
                 simd.vectorize(Outputs {
                     job,
                     panel,

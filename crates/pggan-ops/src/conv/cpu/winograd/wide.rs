@@ -11,10 +11,11 @@ use super::super::Size;
 use super::super::filters::Filters;
 use super::super::finish::Finish;
 use super::super::scratch::Scratch;
-use super::job::{Job, Outputs, Points, Weights, blocks};
+use super::job::{Job, Mapping, Outputs, Points, Products, Weights, blocks};
 use super::tiling::Tile;
-use super::{BLOCK, SKEW, transform};
-use crate::cells::{Cell, Matrix};
+use super::transform::Layout;
+use super::{BLOCK, SKEW};
+use crate::cells::{self, Cell, Matrix};
 use crate::pool;
 
 /// Tiles of one task at most; they share its mapped weights.
@@ -29,6 +30,10 @@ const HELD: usize = 2 << 20;
 /// a time.
 const FEW: usize = 2;
 const SHALLOW: usize = 128;
+/// Tiles that one task maps to points.
+const PIECE: usize = 16;
+/// Input channels that an idle thread maps for another's task.
+const MAPPED: usize = 32;
 
 /// `[n, h, w, inputs]` to `[n, h', w', outputs]`.
 pub(in super::super) fn apply(
@@ -85,12 +90,17 @@ pub(in super::super) fn apply(
 
 /// The points of many blocks, one block after the other.
 fn points(job: &Job<'_>, blocks: &[Vec<Range<usize>>]) -> Scratch {
-    let len = job.points_len(BLOCK);
+    let (Layout { point, tile }, rows) = (job.points_layout(), job.tiling.form.points.pow(2));
     let blocks: Vec<&Range<usize>> = blocks.iter().flatten().collect();
-    let mut points = Scratch::new(blocks.len() * len);
-    pool::for_each_of(points.chunks_mut(len).zip(blocks), |(out, tiles)| {
-        Arch::new().dispatch(Points { job, tiles: tiles.clone(), out });
+    let bounds: Vec<usize> = (0..=blocks.len()).map(|block| block * rows).collect();
+    let mut points = Scratch::new(blocks.len() * job.points_len(BLOCK));
+    let cells = cells::cut(&mut points, point, &bounds, PIECE * tile);
+    let pieces = cells.filter_map(|(block, columns, cell)| {
+        let at = |column: usize| (blocks[block].start + column / tile).min(blocks[block].end);
+        let tiles = at(columns.start)..at(columns.end);
+        (!tiles.is_empty()).then_some(Points { job, tiles, cell })
     });
+    pool::for_each_of(pieces, |points| Arch::new().dispatch(points));
     points
 }
 
@@ -124,7 +134,8 @@ impl WithSimd for Task<'_> {
         let (slots, depth) =
             if few { (self.blocks.len(), SHALLOW.min(inputs)) } else { (1, inputs) };
         let weights_stride = depth * panel + SKEW;
-        let weights_len = form.products.len().pow(2) * weights_stride;
+        let rows = [0, form.products.len().pow(2)];
+        let weights_len = rows[1] * weights_stride;
         let (_, sums_len) = job.sums_stride_and_len();
         let points_len = job.points_len(BLOCK);
         let mut weights = Scratch::new(panels.len() * weights_len);
@@ -133,8 +144,13 @@ impl WithSimd for Task<'_> {
         for first in (0..inputs).step_by(depth) {
             let channels = first..(first + depth).min(inputs);
             for (&panel, out) in panels.iter().zip(weights.chunks_exact_mut(weights_len)) {
-                let (channels, stride) = (channels.clone(), weights_stride);
-                simd.vectorize(Mapping { job, filters, panel, channels, stride, out });
+                let row = job.panels.width(panel);
+                let cells = cells::cut(out, weights_stride, &rows, MAPPED * row);
+                let pieces = channels.clone().step_by(MAPPED).zip(cells);
+                pool::for_each_of(pieces, |(first, (.., cell))| {
+                    let channels = first..(first + MAPPED).min(channels.end);
+                    simd.vectorize(Mapping { filters, form, panel, channels, row, cell });
+                });
             }
             for (b, block) in self.blocks.iter().enumerate() {
                 let points = &self.points[b * points_len..];
@@ -146,7 +162,17 @@ impl WithSimd for Task<'_> {
                         product: weights_stride,
                         row: job.panels.width(panel),
                     };
-                    job.multiply(simd, panel, &channels, block.len(), points, weights, sums);
+                    let products = Products {
+                        job,
+                        pairs: &job.pairs,
+                        panel,
+                        channels: channels.clone(),
+                        tiles: block.len(),
+                        points,
+                        weights,
+                        sums,
+                    };
+                    products.make(simd);
                     if channels.end == inputs {
                         simd.vectorize(Outputs {
                             job,
@@ -159,31 +185,6 @@ impl WithSimd for Task<'_> {
                     }
                 }
             }
-        }
-    }
-}
-
-/// One panel's filters for some input channels.
-struct Mapping<'a> {
-    job: &'a Job<'a>,
-    filters: &'a Filters,
-    panel: usize,
-    channels: Range<usize>,
-    stride: usize,
-    out: &'a mut [f32],
-}
-
-impl WithSimd for Mapping<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let form = self.job.tiling.form;
-        let (width, products) = (self.job.panels.width(self.panel), form.products.len().pow(2));
-        let taps = self.filters.taps(self.panel, self.channels.start);
-        for (i, taps) in taps.chunks_exact(9 * width).take(self.channels.len()).enumerate() {
-            let out = Cell::over(&mut self.out[i * width..], self.stride, products, width);
-            transform::filters(simd, form, taps, out);
         }
     }
 }
