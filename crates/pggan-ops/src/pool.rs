@@ -14,6 +14,7 @@ use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -39,7 +40,7 @@ const DEPTH: usize = 4;
 #[derive(Debug)]
 pub struct Awake {
     crew: Arc<Crew>,
-    before: Option<Member>,
+    before: Option<Rc<Member>>,
     /// It is given back by the thread that has it.
     owner: PhantomData<*const ()>,
 }
@@ -52,13 +53,13 @@ pub fn keep_awake() -> Awake {
     let caller = rayon::current_thread_index();
     let before = MEMBER.take();
     if let Some(place) = caller {
-        MEMBER.set(Some(Member { crew: Arc::clone(&crew), place }));
+        MEMBER.set(Some(Rc::new(Member { crew: Arc::clone(&crew), place })));
     }
     let shared = Arc::clone(&crew);
     rayon::spawn_broadcast(move |thread| {
         if Some(thread.index()) != caller {
             let member = Member { crew: Arc::clone(&shared), place: thread.index() };
-            let before = MEMBER.replace(Some(member));
+            let before = MEMBER.replace(Some(Rc::new(member)));
             shared.serve(thread.index());
             MEMBER.set(before);
         }
@@ -78,13 +79,15 @@ impl Drop for Awake {
 }
 
 thread_local! {
-    static MEMBER: RefCell<Option<Member>> = const { RefCell::new(None) };
+    /// Each thread counts for itself who uses it: with the crew's own count, threads would wait for one another's in every
+    /// operation.
+    static MEMBER: RefCell<Option<Rc<Member>>> = const { RefCell::new(None) };
     /// Operations that this thread is in, one within the other.
     static CALLS: Cell<usize> = const { Cell::new(0) };
 }
 
 /// A thread's place in a crew.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Member {
     crew: Arc<Crew>,
     place: usize,
@@ -143,7 +146,7 @@ pub(crate) fn for_each(tasks: usize, body: impl Fn(usize) + Sync) {
         return (0..tasks).for_each(body);
     }
     match MEMBER.with_borrow(Option::clone) {
-        Some(Member { crew, place }) => crew.run(place, tasks, &body),
+        Some(member) => member.crew.run(member.place, tasks, &body),
         None => (0..tasks).into_par_iter().with_max_len(1).for_each(&body),
     }
 }

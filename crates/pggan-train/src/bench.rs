@@ -125,13 +125,10 @@ impl Case {
     /// Runs the iterations on the current pool of threads.
     ///
     /// # Errors
-    /// If the device is out of memory.
-    ///
-    /// # Panics
-    /// If no iteration is to count.
+    /// If no iteration is to count, or the device is out of memory.
     pub fn measure(&self, device: &Device) -> Result<Measured> {
-        let times = Running::new(self, device)?.times(self.iters)?;
-        Ok(self.measured(median(times), rayon::current_num_threads()))
+        let seconds = Running::new(self, device)?.seconds()?;
+        Ok(self.measured(seconds, rayon::current_num_threads()))
     }
 
     /// What more threads gain: runs the iterations on each number of threads, one after the other, as often as there are
@@ -139,16 +136,16 @@ impl Case {
     /// process, it changes for all alike.
     ///
     /// # Errors
-    /// If there are no threads to be had, or the device is out of memory.
-    ///
-    /// # Panics
-    /// If no iteration is to count, or there are no turns.
+    /// If no iteration is to count, there are no turns or no threads to be had, or the device is out of memory.
     pub fn measure_in_turn(
         &self,
         device: &Device,
         threads: &[usize],
         turns: usize,
     ) -> Result<Vec<Measured>> {
+        if turns == 0 {
+            return Err(Error::Usage("turns: there must be at least one".to_owned()));
+        }
         let pool = |&threads: &usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
             pool.map_err(|e| Error::Usage(format!("{threads} threads: {e}")))
@@ -157,7 +154,7 @@ impl Case {
         let mut running = Running::new(self, device)?;
         let mut one_turn = |pool: &ThreadPool| -> Result<Turn> {
             let before = pace(pool);
-            let seconds = median(pool.install(|| running.times(self.iters))?);
+            let seconds = pool.install(|| running.seconds())?;
             Ok(Turn { pace: f64::midpoint(before, pace(pool)), seconds })
         };
         let all = (0..turns)
@@ -216,21 +213,23 @@ struct Turn {
     seconds: f64,
 }
 
-/// Loops in a second that all of a pool's threads run together, in registers.
+/// Loops in a second that a pool's threads run at the same time, in registers: the sum of what each reaches, however
+/// unlike they are.
 fn pace(pool: &ThreadPool) -> f64 {
     /// Some milliseconds, so that waking the threads does not count.
     const ROUNDS: usize = 1 << 20;
-    let start = Instant::now();
-    let loops = pool.broadcast(|_| {
+    let rates = pool.broadcast(|_| {
+        let start = Instant::now();
         let mut numbers = black_box([1f32; 64]);
         for _ in 0..ROUNDS {
             for x in &mut numbers {
                 *x = *x * 0.5 + 0.5;
             }
         }
-        black_box(numbers)
+        black_box(numbers);
+        1.0 / start.elapsed().as_secs_f64()
     });
-    loops.len() as f64 / start.elapsed().as_secs_f64()
+    rates.into_iter().sum()
 }
 
 /// A case under way.
@@ -258,9 +257,12 @@ impl<'a> Running<'a> {
         Ok(Self { case, state, pixels, indices, labels, shown: 0 })
     }
 
-    /// Seconds of each of some iterations, after one that does not count.
-    fn times(&mut self, iters: usize) -> Result<Vec<f64>> {
-        let Self { case: Case { config, growth, batch, .. }, state, .. } = self;
+    /// Median time of the case's iterations, after one that does not count.
+    fn seconds(&mut self) -> Result<f64> {
+        let Self { case: Case { config, growth, batch, iters }, state, .. } = self;
+        if *iters == 0 {
+            return Err(Error::Usage("iterations: there must be at least one".to_owned()));
+        }
         let stage = Stage {
             growth: *growth,
             lod: 0.0,
@@ -271,7 +273,7 @@ impl<'a> Running<'a> {
         let reals =
             Reals { pixels: &self.pixels, indices: &self.indices, labels: self.labels.as_ref() };
         let mut times = Vec::new();
-        for _ in 0..=iters {
+        for _ in 0..=*iters {
             let start = Instant::now();
             for repeat in 0..config.schedule.d_repeats {
                 iteration::step(config, state, stage, reals, self.shown, repeat)?;
@@ -281,7 +283,7 @@ impl<'a> Running<'a> {
             times.push(start.elapsed().as_secs_f64());
         }
         times.remove(0);
-        Ok(times)
+        Ok(median(times))
     }
 }
 

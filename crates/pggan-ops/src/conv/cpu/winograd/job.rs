@@ -17,8 +17,8 @@ use crate::pool;
 
 /// Channels that one product sums over at most.
 const DEPTH: usize = 512;
-/// Multiplications of one piece of a task at least, some ten microseconds, and pieces at most.
-const PIECE: usize = 1 << 19;
+/// Multiplications of one piece of a task at least, some twenty microseconds, and pieces at most.
+const PIECE: usize = 1 << 20;
 const PIECES: usize = 8;
 
 /// Cuts tiles into blocks of nearly equal size.
