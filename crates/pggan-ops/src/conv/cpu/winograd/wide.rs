@@ -134,8 +134,8 @@ impl WithSimd for Task<'_> {
         let (slots, depth) =
             if few { (self.blocks.len(), SHALLOW.min(inputs)) } else { (1, inputs) };
         let weights_stride = depth * panel + SKEW;
-        let rows = [0, form.products.len().pow(2)];
-        let weights_len = rows[1] * weights_stride;
+        let weights_bounds = [0, form.products.len().pow(2)];
+        let weights_len = weights_bounds[1] * weights_stride;
         let (_, sums_len) = job.sums_stride_and_len();
         let points_len = job.points_len(BLOCK);
         let mut weights = Scratch::new(panels.len() * weights_len);
@@ -145,7 +145,7 @@ impl WithSimd for Task<'_> {
             let channels = first..(first + depth).min(inputs);
             for (&panel, out) in panels.iter().zip(weights.chunks_exact_mut(weights_len)) {
                 let row = job.panels.width(panel);
-                let cells = cells::cut(out, weights_stride, &rows, MAPPED * row);
+                let cells = cells::cut(out, weights_stride, &weights_bounds, MAPPED * row);
                 let pieces = channels.clone().step_by(MAPPED).zip(cells);
                 pool::for_each_of(pieces, |(first, (.., cell))| {
                     let channels = first..(first + MAPPED).min(channels.end);
