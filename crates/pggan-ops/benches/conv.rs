@@ -6,10 +6,12 @@
 //! resolution, so that layers compare: a fast algorithm may exceed what the machine can do.
 
 use std::hint::black_box;
+use std::time::Instant;
 
 use candle_core::{Device, Result, Tensor};
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Bencher, Criterion, Throughput, criterion_group, criterion_main};
 use pggan_ops::conv::{Kernel, Resample};
+use pggan_ops::pool::keep_awake;
 
 /// Input channels, output channels, edge of the input, batch.
 const SAME: [(usize, usize, usize, usize); 10] = [
@@ -56,11 +58,25 @@ fn layer(
     let mut group = criterion.benchmark_group(name);
     group
         .throughput(Throughput::Elements(2 * (size * size * ci * co * high * high * batch) as u64));
-    group.bench_function("forward", |b| b.iter(|| kernel.forward(black_box(&x))));
-    group.bench_function("input_grad", |b| b.iter(|| kernel.input_grad(black_box(&dy))));
-    group.bench_function("weight_grad", |b| b.iter(|| kernel.weight_grad(black_box(&x), &dy)));
+    group.bench_function("forward", |b| as_in_a_step(b, || kernel.forward(black_box(&x))));
+    group.bench_function("input_grad", |b| as_in_a_step(b, || kernel.input_grad(black_box(&dy))));
+    group.bench_function("weight_grad", |b| {
+        as_in_a_step(b, || kernel.weight_grad(black_box(&x), &dy));
+    });
     group.finish();
     Ok(())
+}
+
+/// With the threads kept awake, as they are for the time of a training step.
+fn as_in_a_step<T>(bencher: &mut Bencher<'_>, mut layer: impl FnMut() -> T) {
+    bencher.iter_custom(|iterations| {
+        let _awake = keep_awake();
+        let start = Instant::now();
+        for _ in 0..iterations {
+            black_box(layer());
+        }
+        start.elapsed()
+    });
 }
 
 fn sgemm(criterion: &mut Criterion) -> Result<()> {
@@ -87,6 +103,9 @@ fn all(criterion: &mut Criterion) {
         layer(criterion, Resample::Same, (128, 3, 128, 4), 1)?;
         layer(criterion, Resample::Same, (8192, 512, 1, 16), 1)
     };
+    // As the command line does, so that the thread that calls is one of those that work.
+    let pool = rayon::ThreadPoolBuilder::new().use_current_thread();
+    pool.build_global().expect("the only pool");
     run(criterion).expect("the shapes of every layer belong together");
 }
 
