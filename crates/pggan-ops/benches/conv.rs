@@ -14,22 +14,27 @@ use pggan_ops::conv::{Kernel, Resample};
 use pggan_ops::pool::keep_awake;
 
 /// Input channels, output channels, edge of the input, batch.
-const SAME: [(usize, usize, usize, usize); 10] = [
+const SAME: [(usize, usize, usize, usize); 13] = [
     (512, 512, 4, 16),
     (512, 512, 8, 16),
     (512, 512, 16, 16),
+    (256, 256, 16, 16),
+    (256, 256, 32, 16),
     (256, 256, 64, 4),
     (128, 128, 128, 2),
     (128, 128, 16, 16),
+    (128, 128, 8, 16),
     (64, 64, 64, 16),
     (32, 32, 32, 16),
     (16, 16, 64, 16),
     (8, 8, 128, 16),
 ];
-const UP: [(usize, usize, usize, usize); 6] = [
+const UP: [(usize, usize, usize, usize); 8] = [
     (512, 512, 4, 16),
     (512, 512, 8, 16),
     (512, 256, 32, 4),
+    (256, 128, 64, 4),
+    (128, 128, 8, 16),
     (128, 64, 64, 4),
     (64, 32, 32, 16),
     (16, 8, 64, 16),
