@@ -90,23 +90,22 @@ fn use_threads(threads: Option<usize>) -> Result<()> {
     Ok(())
 }
 
-/// Numbers of a generator from which memory is mostly weights, and steps are long.
+/// Numbers of a generator from which its weights are most of the memory, up to images of 16x16.
 const LARGE: usize = 10_000_000;
-/// The allocator's `purge_delay`, by number (it has no name in Rust), and the milliseconds for large networks.
-const PURGE_DELAY: (libmimalloc_sys::mi_option_t, std::ffi::c_long) = (15, 300);
 
-/// Large networks' free memory goes back to the system sooner than after the allocator's second, in which the buffers of
-/// different passes pile up (512 maps at 16x16: 564 instead of 577 MiB). Others keep theirs from step to step: pages
-/// that come back as zeros would take a tenth of their time.
-fn spare_memory(model: &pggan_model::ModelConfig) {
-    if model.generator_parameters() >= LARGE {
-        let (option, milliseconds) = PURGE_DELAY;
-        #[expect(unsafe_code, reason = "the allocator is written in C")]
-        // SAFETY: the index is in range. The allocator's options are plain words, which it sets and reads from any thread
-        // itself; one that frees memory meanwhile takes the old number. `MIMALLOC_PURGE_DELAY` has precedence.
-        unsafe {
-            libmimalloc_sys::mi_option_set_default(option, milliseconds);
-        }
+/// How long the allocator keeps free memory for the next step. What goes back to the system returns as zeros: with 512 maps
+/// at 128x128 that was a twelfth of the processors' time. Only where weights are most of the memory is it given back
+/// within a step, for the buffers of different passes pile up (512 maps at 16x16: 564 instead of 589 MiB).
+fn keep_memory(model: &pggan_model::ModelConfig, resolution: usize) {
+    /// `purge_delay`, which has no name in Rust.
+    const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
+    let weights = resolution <= 16 && model.generator_parameters() >= LARGE;
+    let milliseconds = if weights { 300 } else { 600_000 };
+    #[expect(unsafe_code, reason = "the allocator is written in C")]
+    // SAFETY: the index is in range. The allocator's options are plain words, which it sets and reads from any thread
+    // itself; one that frees memory meanwhile takes the old number. `MIMALLOC_PURGE_DELAY` has precedence.
+    unsafe {
+        libmimalloc_sys::mi_option_set_default(PURGE_DELAY, milliseconds);
     }
 }
 

@@ -149,7 +149,7 @@ impl BenchArgs {
     /// One case, in this process.
     fn measure(&self, case: &Case) -> Result<()> {
         let device = device::open(&self.device)?;
-        super::spare_memory(&case.config.model);
+        super::keep_memory(&case.config.model, case.growth.resolution());
         if !self.layers {
             let lines = match self.threads[..] {
                 [] | [_] => vec![case.measure(&device)?],

@@ -183,7 +183,6 @@ impl TrainArgs {
         info!("run     {}", run.path().display());
         info!("data    {}: {} images", data.display(), store.images());
         info!("device  {}", describe(&device));
-        super::spare_memory(&config.model);
         train_and_show(&Job {
             config: &config,
             run: &run,
@@ -270,6 +269,7 @@ fn train_and_show(job: &Job<'_>) -> Result<()> {
     let span = bar("{bar:30} {percent}% of {len} images, {msg}");
     span.pb_set_length(total);
     let outcome = train::train(job, |at| {
+        super::keep_memory(&job.config.model, at.stage.growth.resolution());
         span.pb_set_position(at.images.min(total));
         span.pb_set_message(&describe_position(&at));
     })?;
