@@ -230,8 +230,8 @@ fn count(columns: usize, bounds: &[usize], width: usize) -> usize {
 }
 
 /// One of the cells of the matrix at `start`, by `bounds` and blocks of `width` columns: row block,
-/// column range, cell. Column blocks go slowest, so that neighbouring tasks share a column block's
-/// weights. The callers check that the last bound lies inside the allocation.
+/// column range, cell. Row blocks go slowest: of one operation after the other on the same rows, each thread then begins with
+/// those that it wrote before. The callers check that the last bound lies inside the allocation.
 fn cell<'a>(
     start: Address,
     columns: usize,
@@ -239,8 +239,8 @@ fn cell<'a>(
     width: usize,
     task: usize,
 ) -> (usize, Range<usize>, Cell<'a>) {
-    let blocks = bounds.len() - 1;
-    let (block, left) = (task % blocks, task / blocks * width);
+    let across = columns.div_ceil(width);
+    let (block, left) = (task / across, task % across * width);
     let range = left..(left + width).min(columns);
     let (top, rows) = (bounds[block], bounds[block + 1] - bounds[block]);
     let cell = Cell {
