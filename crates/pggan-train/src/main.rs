@@ -5,7 +5,7 @@ mod console;
 
 use std::process::ExitCode;
 
-/// Training takes and gives back large buffers at every step; this allocator keeps them for a second.
+/// Training takes and gives back large buffers at every step; this allocator keeps them (see `cli::keep_memory`).
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

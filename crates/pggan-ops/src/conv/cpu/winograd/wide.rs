@@ -57,8 +57,8 @@ pub(in super::super) fn apply(
     let even = if across.is_multiple_of(2) { 1 } else { 2 };
     let groups = tiling.tiles().div_ceil(GROUP).max(tasks).next_multiple_of(even);
     let rows = tiling.rows().div_ceil(groups);
-    // More than one are an even number as well: each thread then multiplies the points that it made. Those of another would
-    // come from its cache (a tenth slower, two threads).
+    // As many groups as may be held; of several an even number, so that each of two threads multiplies the points that it
+    // made. Those of the other would come from its cache, a tenth slower.
     let held = HELD * BLOCK / (rows * tiling.across * job.points_len(BLOCK));
     let chunk = (held / 2 * 2).max(1) * rows;
 
