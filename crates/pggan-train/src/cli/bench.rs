@@ -74,7 +74,7 @@ pub(super) struct BenchArgs {
         long,
         value_name = "V",
         value_delimiter = ',',
-        default_value = "fused,fused+cl,eager+sep"
+        default_value = "fused,fused+cl,fused+cl+sep,eager+sep"
     )]
     variants: Vec<String>,
     /// Python to run a peer with
