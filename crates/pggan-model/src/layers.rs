@@ -1,6 +1,6 @@
 use candle_core::{Result, Tensor, bail};
 use pggan_ops::conv::{Finish, Kernel, Resample};
-use pggan_ops::{activation, gain, pixel_norm};
+use pggan_ops::{activation, gain, mix, pixel_norm};
 use tracing::trace_span;
 
 use crate::params::{Builder, Grads, ParamId, Params};
@@ -176,16 +176,28 @@ impl Layer {
     /// From the gradient of the output to that of the sum of linear map and bias.
     pub(crate) fn unactivate(&self, dy: &Tensor, out: &Output) -> Result<Tensor> {
         let (Some(factor), Some(slope)) = (&out.factor, self.slope()) else {
-            return self.unactivate_plain(dy, &out.y);
+            return self.unactivate_plain(dy, &out.y, 1.0);
         };
         let _time = trace_span!("activation", layer = self.name).entered();
         pixel_norm::lrelu_pixel_norm_grad(dy, &out.y, factor, slope)
     }
 
-    /// [`Layer::unactivate`] where no pixel norm is.
-    pub(crate) fn unactivate_plain(&self, dy: &Tensor, y: &Tensor) -> Result<Tensor> {
+    /// [`Layer::unactivate`] where no pixel norm is, of an output that enters what `dy` is the gradient of with the weight
+    /// `share`.
+    pub(crate) fn unactivate_plain(&self, dy: &Tensor, y: &Tensor, share: f64) -> Result<Tensor> {
         let _time = trace_span!("activation", layer = self.name).entered();
-        self.slope().map_or(Ok(dy.clone()), |slope| activation::lrelu_grad(dy, y, slope))
+        match self.slope() {
+            Some(slope) => activation::lrelu_grad(dy, y, slope, share),
+            None if share == 1.0 => Ok(dy.clone()),
+            None => mix::scale(dy, share),
+        }
+    }
+
+    /// [`Layer::unactivate_plain`] in the memory of `dy`, which nobody else may hold.
+    pub(crate) fn unactivate_in_place(&self, dy: Tensor, y: &Tensor, share: f64) -> Result<Tensor> {
+        let Some(slope) = self.slope() else { return self.unactivate_plain(&dy, y, share) };
+        let _time = trace_span!("activation", layer = self.name).entered();
+        activation::lrelu_grad_in_place(dy, y, slope, share)
     }
 
     /// The tangent of the layer's output, where no pixel norm is, as its input moves along `x`.
@@ -199,7 +211,7 @@ impl Layer {
             Map::Gain(_) => {
                 let x = self.linear(params, x)?;
                 let _time = trace_span!("activation", layer = self.name).entered();
-                activation::lrelu_grad_in_place(x, y, slope)
+                activation::lrelu_grad_in_place(x, y, slope, 1.0)
             }
         }
     }
@@ -220,7 +232,7 @@ impl Layer {
         (below, y): (&Layer, &Tensor),
     ) -> Result<Tensor> {
         let (Map::Convolution { .. }, Some(slope)) = (&self.map, below.slope()) else {
-            return below.unactivate_plain(&self.input_grad(params, delta)?, y);
+            return below.unactivate_plain(&self.input_grad(params, delta)?, y, 1.0);
         };
         let _time = trace_span!("input grad", layer = self.name).entered();
         self.kernel(params)?.input_grad_then(delta, Finish::Slopes { y, slope })

@@ -44,21 +44,22 @@ pub fn bias_lrelu(x: Tensor, bias: &Tensor, slope: f64) -> Result<Tensor> {
     })
 }
 
-/// The gradient of [`bias_lrelu`] with respect to `x`, and its tangent: `dy` times the slope at each element.
+/// The gradient of [`bias_lrelu`] with respect to `x`, and its tangent: `dy` times the slope at each element. Where the
+/// activation enters a blend with the weight `share`, `dy` is the blend's; else `share` is 1.
 ///
 /// # Shapes
 /// `dy` and the output `y`: `[.., C]`; returns `[.., C]`.
-pub fn lrelu_grad(dy: &Tensor, y: &Tensor, slope: f64) -> Result<Tensor> {
+pub fn lrelu_grad(dy: &Tensor, y: &Tensor, slope: f64, share: f64) -> Result<Tensor> {
     if !slices::is_fast(dy) {
-        return dy * slopes(y, slope)?;
+        return dy * slopes(y, (share, slope * share))?;
     }
-    let slope = slope as f32;
+    let (above, below) = (share as f32, (slope * share) as f32);
     let dx = slices::read(dy, |dy| {
         slices::read(y, |y| {
             fill(dy.len(), 1, |first, dx| {
                 let (dy, y) = (&dy[first..][..dx.len()], &y[first..][..dx.len()]);
                 for ((dx, dy), y) in dx.iter_mut().zip(dy).zip(y) {
-                    *dx = if *y > 0.0 { *dy } else { *dy * slope };
+                    *dx = dy * if *y > 0.0 { above } else { below };
                 }
             })
         })
@@ -70,17 +71,17 @@ pub fn lrelu_grad(dy: &Tensor, y: &Tensor, slope: f64) -> Result<Tensor> {
 ///
 /// # Shapes
 /// `dy` and the output `y`: `[.., C]`; returns `[.., C]`.
-pub fn lrelu_grad_in_place(dy: Tensor, y: &Tensor, slope: f64) -> Result<Tensor> {
+pub fn lrelu_grad_in_place(dy: Tensor, y: &Tensor, slope: f64, share: f64) -> Result<Tensor> {
     if !slices::is_fast(&dy) || dy.dims() != y.dims() {
-        return lrelu_grad(&dy, y, slope);
+        return lrelu_grad(&dy, y, slope, share);
     }
-    let (dy, slope) = (slices::owned(dy)?, slope as f32);
+    let (dy, above, below) = (slices::owned(dy)?, share as f32, (slope * share) as f32);
     slices::read(y, |y| {
         slices::write(&dy, |dy| {
             let run = rows_per_task(1);
             pool::sweep(dy.chunks_mut(run).zip(y.chunks(run)), |(dy, y)| {
                 for (dy, y) in dy.iter_mut().zip(y) {
-                    *dy = if *y > 0.0 { *dy } else { *dy * slope };
+                    *dy *= if *y > 0.0 { above } else { below };
                 }
             });
         })
@@ -126,9 +127,9 @@ pub(crate) fn lrelu(x: &Tensor, slope: f64) -> Result<Tensor> {
     x.maximum(&(x * slope)?)
 }
 
-/// 1 where `y` is above zero, `slope` elsewhere.
-pub(crate) fn slopes(y: &Tensor, slope: f64) -> Result<Tensor> {
-    y.gt(0.0)?.to_dtype(y.dtype())?.affine(1.0 - slope, slope)
+/// The first slope where `y` is above zero, the second elsewhere.
+pub(crate) fn slopes(y: &Tensor, (above, below): (f64, f64)) -> Result<Tensor> {
+    y.gt(0.0)?.to_dtype(y.dtype())?.affine(above - below, below)
 }
 
 fn rows_in_place(
@@ -178,8 +179,11 @@ pub(crate) mod tests {
             for s in [SLOPE, 0.0] {
                 let y = bias_lrelu(x.copy()?, &b, s)?;
                 close(&y, &bias_lrelu(f(&x)?, &f(&b)?, s)?)?;
-                close(&lrelu_grad(&dy, &y, s)?, &lrelu_grad(&f(&dy)?, &f(&y)?, s)?)?;
-                close(&lrelu_grad(&dy, &y, s)?, &lrelu_grad_in_place(f(&dy)?, &f(&y)?, s)?)?;
+                for share in [1.0, 0.3] {
+                    let slow = lrelu_grad(&dy, &y, s, share)?;
+                    close(&slow, &lrelu_grad(&f(&dy)?, &f(&y)?, s, share)?)?;
+                    close(&slow, &lrelu_grad_in_place(f(&dy)?, &f(&y)?, s, share)?)?;
+                }
             }
             close(&bias_grad(&dy)?, &bias_grad(&f(&dy)?)?)?;
         }

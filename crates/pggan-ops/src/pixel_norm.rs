@@ -68,7 +68,7 @@ pub fn lrelu_pixel_norm_grad(
     if !slices::is_fast(dy) {
         let along = (dy * y)?.mean_keepdim(D::Minus1)?;
         let da = (dy - y.broadcast_mul(&along)?)?.broadcast_mul(factor)?;
-        return da * slopes(y, slope)?;
+        return da * slopes(y, (1.0, slope))?;
     }
     let (c, slope) = (dy.dim(D::Minus1)?, slope as f32);
     let dx = slices::read(dy, |dy| {

@@ -248,13 +248,17 @@ impl Discriminator {
             // Taking the outputs off the tape frees each as soon as it has served.
             let y = tape.values.pop().expect("one value more than steps");
             let x = &tape.values[i];
+            let below = match steps[..i].last() {
+                Some(Step::Layer(below)) => Some(*below),
+                _ => None,
+            };
             dy = match step {
                 Step::Layer(layer) => {
                     // Images are large: none is kept longer than it serves.
                     let delta = if std::mem::take(&mut through) {
                         dy
                     } else {
-                        let delta = layer.unactivate_plain(&dy, &y)?;
+                        let delta = layer.unactivate_plain(&dy, &y, 1.0)?;
                         drop(dy);
                         delta
                     };
@@ -268,10 +272,6 @@ impl Discriminator {
                         own(want.grads)?;
                         return Ok(None);
                     }
-                    let below = match steps[..i].last() {
-                        Some(Step::Layer(below)) => Some(below),
-                        _ => None,
-                    };
                     through = below.is_some();
                     let grads = want.grads.as_deref_mut();
                     let (own, dx) = both(
@@ -292,7 +292,7 @@ impl Discriminator {
                 Step::Halve => mean2x2_grad(&dy)?,
                 Step::FadeIn(from_rgb, alpha) => {
                     let (small, old) = tape.older.as_ref().expect("kept while fading");
-                    let delta = from_rgb.unactivate_plain(&scale(&dy, 1.0 - *alpha)?, old)?;
+                    let delta = from_rgb.unactivate_plain(&dy, old, 1.0 - *alpha)?;
                     if let Some(grads) = want.grads.as_deref_mut() {
                         from_rgb.bias_grad(&delta, grads)?;
                         from_rgb.weight_grad(p, small, &delta, grads)?;
@@ -303,7 +303,11 @@ impl Discriminator {
                     if let Some(deltas) = want.deltas.as_deref_mut() {
                         deltas.older = Some(delta);
                     }
-                    scale(&dy, *alpha)?
+                    through = below.is_some();
+                    match below {
+                        Some(below) => below.unactivate_in_place(dy, x, *alpha)?,
+                        None => scale(&dy, *alpha)?,
+                    }
                 }
                 Step::Noise(factors) => scale_maps(&dy, factors)?,
                 Step::Bend(bend) => {

@@ -64,7 +64,7 @@ impl Finish<'_> {
         match self {
             Self::Nothing => Ok(x),
             Self::Activate { bias, slope } => activation::bias_lrelu(x, bias, slope),
-            Self::Slopes { y, slope } => activation::lrelu_grad_in_place(x, y, slope),
+            Self::Slopes { y, slope } => activation::lrelu_grad_in_place(x, y, slope, 1.0),
         }
     }
 
