@@ -94,48 +94,57 @@ fn fast_and_generic_path_agree() -> candle_core::Result<()> {
     let cases = [(tiny(32), 5)].into_iter().chain(variants(16).map(|config| (config, 4)));
     for (config, level) in cases.map(|(config, level)| (wide(config), level)) {
         for growth in [Growth::full(level), Growth { level, alpha: 0.4 }, Growth::full(2)] {
-            let slow = Generator::new(&config, DType::F64, &Device::Cpu, &mut draw).unwrap();
-            let fast = Generator::new(&config, DType::F32, &Device::Cpu, &mut draw).unwrap();
-            let z = noise("z", &[4, config.latent_size()])?;
-            let labels = (config.label_size > 0)
-                .then(|| noise("labels", &[4, config.label_size]))
-                .transpose()?;
-            let labels32 = labels.as_ref().map(|l| l.to_dtype(DType::F32)).transpose()?;
-            let (images, tape) = slow.forward(&z, labels.as_ref(), growth)?;
-            let (images32, tape32) =
-                fast.forward(&z.to_dtype(DType::F32)?, labels32.as_ref(), growth)?;
-            near(&images, &images32, 1e-4)?;
-            let weight = noise("weight", images.dims())?;
-            let grads = slow.backward(tape, &weight)?;
-            let grads32 = fast.backward(tape32, &weight.to_dtype(DType::F32)?)?;
-            near_grads(&grads, &grads32)?;
-
-            let slow = Discriminator::new(&config, DType::F64, &Device::Cpu, &mut draw).unwrap();
-            let fast = Discriminator::new(&config, DType::F32, &Device::Cpu, &mut draw).unwrap();
-            let pass = |d: &Discriminator, images: &Tensor| {
-                let draws = noise("draws", &[4, d.noise_channels(growth)])?;
-                let draws = draws.to_dtype(images.dtype())?;
-                let (scores, tape) =
-                    d.forward_with_noise(images, growth, 1, &Noise { strength: 0.1, draws })?;
-                let (image, deltas) = d.image_grad_and_deltas(&tape, &scores.ones_like()?)?;
-                let mut grads = Grads::new(d.params());
-                d.backward(tape.clone(), &scores, &mut grads)?;
-                d.penalty_grads(tape, deltas, &image, &mut grads)?;
-                Ok::<_, candle_core::Error>((scores, image, grads))
-            };
-            let (scores, image, grads) = pass(&slow, &images)?;
-            let (scores32, image32, grads32) = pass(&fast, &images.to_dtype(DType::F32)?)?;
-            near(&scores, &scores32, 1e-4)?;
-            near(&image, &image32, 1e-3)?;
-            near_grads(&grads, &grads32)?;
+            // Gradients jump where an activation's input is zero: rounding may give one of some hundred thousand the other
+            // slope, by chance and by processor (4e-3 of a gradient without AVX-512). A mistake is one at any latents.
+            let draws = ["z", "other z", "third z"];
+            let agrees = draws.iter().any(|name| gradients_agree(&config, growth, name).unwrap());
+            assert!(agrees, "gradients differ at {growth:?} of {config:?}");
         }
     }
     Ok(())
 }
 
-/// Gradients jump where an activation's input is zero. Of some hundred thousand inputs one may be so near that rounding
-/// gives it the other slope; which one depends on the processor. Without AVX-512 that moved a bias' gradient by 4e-3.
-fn near_grads(grads: &Grads, grads32: &Grads) -> candle_core::Result<()> {
+/// Whether the gradients of both paths do, from such latents; that outputs do is asserted.
+fn gradients_agree(
+    config: &ModelConfig,
+    growth: Growth,
+    latents: &str,
+) -> candle_core::Result<bool> {
+    let slow = Generator::new(config, DType::F64, &Device::Cpu, &mut draw).unwrap();
+    let fast = Generator::new(config, DType::F32, &Device::Cpu, &mut draw).unwrap();
+    let z = noise(latents, &[4, config.latent_size()])?;
+    let labels =
+        (config.label_size > 0).then(|| noise("labels", &[4, config.label_size])).transpose()?;
+    let labels32 = labels.as_ref().map(|l| l.to_dtype(DType::F32)).transpose()?;
+    let (images, tape) = slow.forward(&z, labels.as_ref(), growth)?;
+    let (images32, tape32) = fast.forward(&z.to_dtype(DType::F32)?, labels32.as_ref(), growth)?;
+    near(&images, &images32, 1e-4)?;
+    let weight = noise("weight", images.dims())?;
+    let grads = slow.backward(tape, &weight)?;
+    let grads32 = fast.backward(tape32, &weight.to_dtype(DType::F32)?)?;
+    let generators = near_grads(&grads, &grads32)?;
+
+    let slow = Discriminator::new(config, DType::F64, &Device::Cpu, &mut draw).unwrap();
+    let fast = Discriminator::new(config, DType::F32, &Device::Cpu, &mut draw).unwrap();
+    let pass = |d: &Discriminator, images: &Tensor| {
+        let draws = noise("draws", &[4, d.noise_channels(growth)])?;
+        let draws = draws.to_dtype(images.dtype())?;
+        let (scores, tape) =
+            d.forward_with_noise(images, growth, 1, &Noise { strength: 0.1, draws })?;
+        let (image, deltas) = d.image_grad_and_deltas(&tape, &scores.ones_like()?)?;
+        let mut grads = Grads::new(d.params());
+        d.backward(tape.clone(), &scores, &mut grads)?;
+        d.penalty_grads(tape, deltas, &image, &mut grads)?;
+        Ok::<_, candle_core::Error>((scores, image, grads))
+    };
+    let (scores, image, grads) = pass(&slow, &images)?;
+    let (scores32, image32, grads32) = pass(&fast, &images.to_dtype(DType::F32)?)?;
+    near(&scores, &scores32, 1e-4)?;
+    near(&image, &image32, 1e-3)?;
+    Ok(generators && near_grads(&grads, &grads32)?)
+}
+
+fn near_grads(grads: &Grads, grads32: &Grads) -> candle_core::Result<bool> {
     let sizes = grads.iter().flatten().map(largest).collect::<Result<Vec<_>, _>>()?;
     let whole = sizes.iter().fold(0f64, |whole, size| whole.max(*size));
     for (a, b) in grads.iter().zip(grads32.iter()) {
@@ -144,10 +153,12 @@ fn near_grads(grads: &Grads, grads32: &Grads) -> candle_core::Result<()> {
             // Some are next to nothing: the layer norm of the next layer undoes a gain.
             let off = largest(&(a - b.to_dtype(DType::F64)?)?)?;
             let size = largest(a)?.max(1e-3 * whole);
-            assert!(off <= 1e-2 * size, "{off:e} of {size:e}");
+            if off > 1e-3 * size {
+                return Ok(false);
+            }
         }
     }
-    Ok(())
+    Ok(true)
 }
 
 fn largest(x: &Tensor) -> candle_core::Result<f64> {
