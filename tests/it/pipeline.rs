@@ -135,6 +135,32 @@ fn a_killed_run_ends_with_the_same_bytes() {
     assert_same(&whole, &killed);
 }
 
+/// A disk that fails for a line of the log or for a network, and a kill at that moment, cost a tick and not the file.
+#[cfg(unix)]
+#[test]
+fn what_a_tick_leaves_is_written_before_the_state_that_ends_it() {
+    let data = Prepared::new();
+    let (_, whole) = data.trained("whole");
+    let kill = |child: &mut Child| child.kill().unwrap();
+    watch(&mut data.train("failing"), "fakes000000", kill).0.wait().unwrap();
+    let run = fs::read_dir(data.path("failing")).unwrap().next().unwrap().unwrap().path();
+
+    let stats = run.join("stats.jsonl");
+    std::os::unix::fs::symlink("no-such-folder/stats.jsonl", &stats).unwrap();
+    let refused = Outcome::of(&mut data.train("failing")).refused();
+    assert!(refused.contains("stats.jsonl"), "{refused}");
+    fs::remove_file(&stats).unwrap();
+
+    for name in ["network-snapshot-000002.safetensors", "network-snapshot-000005.safetensors"] {
+        fs::create_dir(run.join(name)).unwrap();
+        let refused = Outcome::of(&mut data.train("failing")).refused();
+        assert!(refused.contains(name), "{refused}");
+        fs::remove_dir(run.join(name)).unwrap();
+    }
+    data.trained("failing");
+    assert_same(&whole, &run);
+}
+
 /// SIGTERM (a cluster's) and SIGINT (Ctrl-C) save in the middle of a tick and end with 0.
 #[cfg(unix)]
 #[test]

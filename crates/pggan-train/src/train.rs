@@ -85,8 +85,6 @@ pub fn train(job: &Job<'_>, mut report: impl FnMut(Position)) -> Result<Outcome>
         None => {
             if let Some(start) = &job.start {
                 adopt(start, &mut state)?;
-                // From now on the run needs nothing but itself.
-                checkpoint::save(run.path(), &state, header(job, &state), config.run.keep)?;
             } else if config.run.start.is_empty() {
                 calibrate(job, &mut state)?;
             } else {
@@ -96,6 +94,10 @@ pub fn train(job: &Job<'_>, mut report: impl FnMut(Position)) -> Result<Outcome>
             }
             pictures.write_reals(&run.file("reals.png"), config, &job.store)?;
             write_fakes(job, &state, &pictures)?;
+            if job.start.is_some() {
+                // From now on the run needs nothing but itself.
+                checkpoint::save(run.path(), &state, header(job, &state), config.run.keep)?;
+            }
         }
     }
     let before = run.rewind_stats(state.progress.images)?.map_or(0.0, |tick| tick.seconds);
@@ -140,7 +142,8 @@ pub fn train(job: &Job<'_>, mut report: impl FnMut(Position)) -> Result<Outcome>
         state.progress.images = shown;
         report(clock.position(config, stage, shown));
 
-        // Tick: a line, a picture, a checkpoint.
+        // Tick: a line, a picture, a checkpoint. The state that ends a tick comes after all that the tick leaves, so that
+        // whoever is killed between them does the tick again, to the same bytes. (Metrics can be measured later.)
         let done = shown >= total;
         let ticked = done || shown >= state.progress.tick_images + stage.tick_images;
         if ticked {
@@ -156,11 +159,13 @@ pub fn train(job: &Job<'_>, mut report: impl FnMut(Position)) -> Result<Outcome>
             };
             info!("{}", tick.line());
             let picture = write_fakes(job, &state, &pictures)?;
+            run.append_stats(&tick)?;
+            let snapshot = done || tick.tick.is_multiple_of(config.run.snapshot_ticks);
+            let snapshot = snapshot.then(|| write_network(job, &state)).transpose()?;
             checkpoint::save(run.path(), &state, header(job, &state), config.run.keep)?;
             saved = Instant::now();
-            run.append_stats(&tick)?;
-            if done || tick.tick.is_multiple_of(config.run.snapshot_ticks) {
-                write_network(job, &state)?;
+            if let Some(snapshot) = snapshot {
+                metrics::training::measure(job, &snapshot)?;
             }
             clock.tick_begins(shown, loader.waited());
             if done {
@@ -257,12 +262,12 @@ fn last_growth(job: &Job<'_>, state: &State) -> Growth {
     job.config.schedule.stage_at(job.config.model.max_level(), last).growth
 }
 
-fn write_network(job: &Job<'_>, state: &State) -> Result<()> {
+fn write_network(job: &Job<'_>, state: &State) -> Result<PathBuf> {
     let name = format!("network-snapshot-{:06}.safetensors", state.progress.images / 1000);
     let path = job.run.file(&name);
     write_snapshot(&path, &header(job, state), &state.g, &state.d, &state.g_ema)?;
     info!("wrote {}", path.display());
-    metrics::training::measure(job, &path)
+    Ok(path)
 }
 
 fn write_fakes(job: &Job<'_>, state: &State, pictures: &Pictures) -> Result<PathBuf> {
