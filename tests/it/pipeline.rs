@@ -141,9 +141,10 @@ fn a_killed_run_ends_with_the_same_bytes() {
 fn what_a_tick_leaves_is_written_before_the_state_that_ends_it() {
     let data = Prepared::new();
     let (_, whole) = data.trained("whole");
-    let kill = |child: &mut Child| child.kill().unwrap();
-    watch(&mut data.train("failing"), "fakes000000", kill).0.wait().unwrap();
-    let run = fs::read_dir(data.path("failing")).unwrap().next().unwrap().unwrap().path();
+    // A run of these settings that has not begun.
+    let run = data.path("failing").join(whole.file_name().unwrap());
+    fs::create_dir_all(&run).unwrap();
+    fs::copy(whole.join("config.toml"), run.join("config.toml")).unwrap();
 
     let stats = run.join("stats.jsonl");
     std::os::unix::fs::symlink("no-such-folder/stats.jsonl", &stats).unwrap();
