@@ -2,8 +2,11 @@
 
 use std::fs;
 use std::process::Command;
+use std::thread;
+use std::time::Duration;
 
 use pggan_tests::{Outcome, Sandbox, root};
+use sha2::{Digest as _, Sha256};
 
 use crate::stub::Stub;
 
@@ -114,6 +117,32 @@ fn other_forms_of_data_sets() {
         ["prepare", "--labels", "folders", "--source", "hf://o/images", "--dest", "classes"];
     let done = Outcome::of(&mut hub.command("pggan-data", &sandbox, &flags)).succeeded();
     assert!(done.stdout.contains("with 2 labels"), "{done}");
+}
+
+/// Another process, or a thread that brings an equal file, has all bytes and is about to give them their name.
+#[test]
+fn what_another_process_has_brought_is_left_to_it() {
+    let (hub, sandbox) = (Stub::new(), Sandbox::new());
+    let (name, content) = ("data/train-0.parquet", table("train"));
+    hub.put(&format!("datasets/o/one/{name}"), content.clone());
+    let sum: String = Sha256::digest(&content).iter().map(|byte| format!("{byte:02x}")).collect();
+    let blobs = sandbox.path("hf/hub/datasets--o--one/blobs");
+    fs::create_dir_all(&blobs).unwrap();
+    let part = blobs.join(sum).with_extension("part");
+    fs::write(&part, content).unwrap();
+    let lock = fs::File::create(part.with_extension("lock")).unwrap();
+    lock.lock().unwrap();
+
+    let mut child = prepare(&hub, &sandbox, "hf://o/one", "out").spawn().unwrap();
+    let mut requests = String::new();
+    while !requests.contains(name) {
+        assert!(child.try_wait().unwrap().is_none(), "{requests}");
+        thread::sleep(Duration::from_millis(5));
+        requests += &hub.requests().join("\n");
+    }
+    fs::rename(&part, part.with_extension("")).unwrap();
+    drop(lock);
+    assert!(child.wait().unwrap().success());
 }
 
 #[test]

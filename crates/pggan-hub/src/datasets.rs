@@ -1,7 +1,7 @@
 //! Data sets: which files there are, and the files.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Mutex;
@@ -164,11 +164,8 @@ impl Hub {
             None => {
                 if let Some(sum) = sha256 {
                     let part = cache.blob_path(sum).with_extension("part");
-                    // All of it came, and its run died before it could be named: there is no rest to ask for.
-                    if part.metadata().is_ok_and(|part| part.len() >= *bytes) {
-                        fs::remove_file(&part)
-                            .map_err(|source| HubError::Io { path: part, source })?;
-                    }
+                    drop_whole(&part, *bytes)
+                        .map_err(|source| HubError::Io { path: part, source })?;
                 }
                 let mut tries = 1;
                 loop {
@@ -257,6 +254,22 @@ impl Sibling {
     fn file(self) -> DatasetFile {
         let sha256 = self.lfs.map(|lfs| lfs.sha256);
         DatasetFile { name: self.rfilename, bytes: self.size, sha256 }
+    }
+}
+
+/// Removes the beginning of a file if it is all of it: it came, and its run died before it could be named, so that there
+/// is no rest to ask for. Whoever is about to name it, an equal file's thread or another process, holds the lock.
+fn drop_whole(part: &Path, bytes: u64) -> io::Result<()> {
+    let is_whole = || part.metadata().is_ok_and(|part| part.len() >= bytes);
+    if !is_whole() {
+        return Ok(());
+    }
+    // The lock is `hf-hub`'s own, which it takes from before the first byte until the file has its name.
+    let lock = File::create(part.with_extension("lock"))?;
+    match lock.try_lock() {
+        Ok(()) if is_whole() => fs::remove_file(part),
+        Ok(()) | Err(TryLockError::WouldBlock) => Ok(()),
+        Err(TryLockError::Error(error)) => Err(error),
     }
 }
 
