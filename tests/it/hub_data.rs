@@ -6,9 +6,8 @@ use std::thread;
 use std::time::Duration;
 
 use pggan_tests::{Outcome, Sandbox, root};
-use sha2::{Digest as _, Sha256};
 
-use crate::stub::Stub;
+use crate::stub::{Stub, sum};
 
 fn prepare(hub: &Stub, sandbox: &Sandbox, source: &str, dest: &str) -> Command {
     let flags =
@@ -123,9 +122,9 @@ fn other_forms_of_data_sets() {
 #[test]
 fn what_another_process_has_brought_is_left_to_it() {
     let (hub, sandbox) = (Stub::new(), Sandbox::new());
-    let (name, content) = ("data/train-0.parquet", table("train"));
-    hub.put(&format!("datasets/o/one/{name}"), content.clone());
-    let sum: String = Sha256::digest(&content).iter().map(|byte| format!("{byte:02x}")).collect();
+    let (name, content) = ("datasets/o/one/data/train-0.parquet", table("train"));
+    hub.put(name, content.clone());
+    let sum = sum(&hub.state.lock().unwrap(), name);
     let blobs = sandbox.path("hf/hub/datasets--o--one/blobs");
     fs::create_dir_all(&blobs).unwrap();
     let part = blobs.join(sum).with_extension("part");
@@ -135,7 +134,7 @@ fn what_another_process_has_brought_is_left_to_it() {
 
     let mut child = prepare(&hub, &sandbox, "hf://o/one", "out").spawn().unwrap();
     let mut requests = String::new();
-    while !requests.contains(name) {
+    while !requests.contains("train-0.parquet") {
         assert!(child.try_wait().unwrap().is_none(), "{requests}");
         thread::sleep(Duration::from_millis(5));
         requests += &hub.requests().join("\n");
