@@ -236,7 +236,6 @@ fn folder(repo: &str, revision: &str) -> String {
 }
 
 /// The SHA-256 of a file, or so it is said.
-/// The sum that is stated for a file.
 pub(crate) fn sum(state: &State, path: &str) -> String {
     let hash = Sha256::digest(&state.files[path]);
     let sum = hash.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
